@@ -1,0 +1,161 @@
+"""Reads the settings, from DOORBUSTER_* and an optional TOML file, in one place and all at once.
+
+Leaves it to the command line to decide which of them a command needs.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, get_type_hints
+
+import msgspec
+
+from engine.errors import ConfigError
+
+ENV_PREFIX: Final = "DOORBUSTER_"
+FILE_VARIABLE: Final = "DOORBUSTER_CONFIG"
+SECRET_BYTES_MIN: Final = 32  # RFC 7518 §3.2: an HS256 key is at least as long as the hash.
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Durability(StrEnum):
+    """What an acknowledged reservation survives; see DESIGN, "Durability, said out loud"."""
+
+    STRICT = "strict"
+    BALANCED = "balanced"
+    REPLICATED = "replicated"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Every setting of the engine. Field `x_y` is `DOORBUSTER_X_Y`, or `x_y` in the TOML file."""
+
+    # Where things are.
+    data_dir: str = "var"
+    redis_url: str | None = None  # None: the embedded server
+    postgres_url: str | None = None  # None: the embedded server
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8080
+    public_url: str | None = None  # None: derived from host and port
+    secret: str | None = None  # signs tokens, HS256
+    durability: Durability = Durability.STRICT
+
+    # Front.
+    front_processes: NotNegative = 0  # 0: one per core
+    in_flight_max: Positive = 1024  # requests per process; beyond it 503 `overloaded`
+    connections_max: Positive = 20_000  # per process
+    connections_per_address_max: Positive = 4096  # per process; raise it behind a proxy
+    request_seconds_max: Seconds = 10.0  # a request must have arrived by then (slowloris)
+    keepalive_seconds: Seconds = 75.0
+    body_bytes_max: Positive = 65_536
+    throttle_per_second: Positive = 50  # requests of one user, per process
+    throttle_burst: Positive = 200
+    password_threads: Positive = 2  # argon2 is meant to be slow and large: bound it
+
+    # Reservation.
+    batch_max: Annotated[int, msgspec.Meta(ge=1, le=512)] = 256  # reserve.lua refuses beyond 512
+    reserve_queue_max: Positive = 4096  # waiting reservations per sale and process
+    redis_timeout_seconds: Seconds = 2.0
+
+    # Worker.
+    worker_name: str = "worker-0"
+    drain_batch_max: Positive = 4000  # reservations per statement
+    drain_attempts_max: Positive = 5  # then the dead-letter table
+    claim_idle_seconds: Seconds = 15.0  # above the worst batch time
+    reap_batch_max: Positive = 1000
+    pay_concurrency_max: Positive = 32
+    postgres_pool_max: Positive = 8  # connections per process
+
+    # Payment.
+    sandbox_url: str | None = None
+    sandbox_secret: str | None = None  # signs sandbox webhooks
+
+    def masked(self) -> dict[str, object]:
+        """The settings as they may be shown: secrets and passwords hidden."""
+        shown = msgspec.structs.asdict(self)
+        for name in ("secret", "sandbox_secret"):
+            shown[name] = "***" if shown[name] else None
+        for name in ("redis_url", "postgres_url"):
+            shown[name] = mask_url(shown[name])
+        return shown
+
+
+def mask_url(url: str | None) -> str | None:
+    """The URL without its password."""
+    if url is None or "@" not in url:
+        return url
+    scheme, _, rest = url.partition("://")
+    credentials, _, host = rest.rpartition("@")
+    user = credentials.partition(":")[0]
+    return f"{scheme}://{user}:***@{host}"
+
+
+def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """All settings, or ConfigError with every problem found.
+
+    The file named by DOORBUSTER_CONFIG is read first; the environment wins over it.
+    """
+    problems: list[str] = []
+    values = _from_file(environ.get(FILE_VARIABLE), problems) | _from_environ(environ, problems)
+    checked = {name: _check(name, value, problems) for name, value in values.items()}
+    for name in ("secret", "sandbox_secret"):
+        if isinstance(secret := checked.get(name), str) and len(secret) < SECRET_BYTES_MIN:
+            problems.append(
+                f"{ENV_PREFIX}{name.upper()}: needs {SECRET_BYTES_MIN} characters or more"
+            )
+    _check_url("redis_url", checked, ("redis://", "rediss://", "unix://"), problems)
+    _check_url("postgres_url", checked, ("postgres://", "postgresql://"), problems)
+    if problems:
+        raise ConfigError(problems)
+    return Settings(**checked)
+
+
+def _from_file(path: str | None, problems: list[str]) -> dict[str, object]:
+    if not path:
+        return {}
+    try:
+        values = tomllib.loads(Path(path).read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        problems.append(f"{FILE_VARIABLE}={path}: {error}")
+        return {}
+    unknown = values.keys() - set(Settings.__struct_fields__)
+    problems.extend(f"{path}: {name}: no such setting" for name in sorted(unknown))
+    return {name: value for name, value in values.items() if name not in unknown}
+
+
+def _from_environ(environ: Mapping[str, str], problems: list[str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(ENV_PREFIX) or variable == FILE_VARIABLE:
+            continue
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        if name not in Settings.__struct_fields__:
+            problems.append(f"{variable}: no such setting")
+        elif text:
+            values[name] = text
+    return values
+
+
+_TYPES: Final = get_type_hints(Settings, include_extras=True)
+
+
+def _check(name: str, value: object, problems: list[str]) -> Any:
+    try:
+        return msgspec.convert(value, _TYPES[name], strict=not isinstance(value, str))
+    except msgspec.ValidationError as error:
+        shown = "***" if "secret" in name else repr(value)
+        problems.append(f"{ENV_PREFIX}{name.upper()}={shown}: {error}")
+        return None
+
+
+def _check_url(
+    name: str, values: Mapping[str, Any], schemes: tuple[str, ...], problems: list[str]
+) -> None:
+    url = values.get(name)
+    if url is not None and not url.startswith(schemes):
+        wanted = " or ".join(schemes)
+        problems.append(f"{ENV_PREFIX}{name.upper()}={mask_url(url)}: must start with {wanted}")

@@ -1,0 +1,37 @@
+"""Loads the Lua scripts and runs them by hash. What they mean is said at the top of each file."""
+
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+SCRIPT_NAMES: Final = (
+    "reserve",
+    "confirm",
+    "release",
+    "rereserve",
+    "restock",
+    "launch",
+    "configure",
+    "fence",
+)
+
+
+class LuaScript:
+    """One script. Run by its hash; loaded when Redis does not know it (first use, restart)."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.text = files(__package__).joinpath(f"{name}.lua").read_text()
+        self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, redis: Redis, keys: list[str], args: list[Any]) -> Any:
+        """The script's reply. Atomic. Errors of redis-py pass through."""
+        try:
+            return await redis.evalsha(self.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            # It did not run, so running it now is no second time.
+            await redis.script_load(self.text)
+            return await redis.evalsha(self.sha, len(keys), *keys, *args)

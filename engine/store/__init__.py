@@ -1,0 +1,1 @@
+"""Everything the engine says to Postgres. Knows nothing of Redis."""

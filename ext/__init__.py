@@ -1,0 +1,1 @@
+"""Compiled kernels: synchronous leaf code. Imports nothing of ours."""

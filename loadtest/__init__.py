@@ -1,0 +1,1 @@
+"""Load generators. They speak HTTP only."""
