@@ -102,11 +102,11 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     problems: list[str] = []
     values = _from_file(environ.get(FILE_VARIABLE), problems) | _from_environ(environ, problems)
     checked = {name: _check(name, value, problems) for name, value in values.items()}
-    for name in ("secret", "sandbox_secret"):
-        if isinstance(secret := checked.get(name), str) and len(secret) < SECRET_BYTES_MIN:
-            problems.append(
-                f"{ENV_PREFIX}{name.upper()}: needs {SECRET_BYTES_MIN} characters or more"
-            )
+    problems.extend(
+        f"{ENV_PREFIX}{name.upper()}: needs {SECRET_BYTES_MIN} characters or more"
+        for name in ("secret", "sandbox_secret")
+        if isinstance(secret := checked.get(name), str) and len(secret) < SECRET_BYTES_MIN
+    )
     _check_url("redis_url", checked, ("redis://", "rediss://", "unix://"), problems)
     _check_url("postgres_url", checked, ("postgres://", "postgresql://"), problems)
     if problems:

@@ -94,15 +94,15 @@ CREATE INDEX payments_open ON payments (updated_at) WHERE status IN ('created', 
 -- Work that must happen because a transaction happened. Taken with FOR UPDATE SKIP LOCKED.
 CREATE TABLE outbox (
     message_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    kind           text NOT NULL CHECK (kind IN ('pay', 'confirm', 'release', 'late_capture', 'refund',
-                                                 'restock')),
-    sale_id        text NOT NULL,
-    reference      text NOT NULL,                        -- reservation_id; payment_id for refund and late_capture; sku for restock
-    user_id        text,
-    reason         text,                                 -- for release: released, expired, refunded
-    attempts       integer NOT NULL DEFAULT 0,
-    due_at         timestamptz NOT NULL DEFAULT now(),
-    last_error     text
+    kind       text NOT NULL CHECK (kind IN ('capture', 'pay', 'refund', 'late_capture', 'confirm',
+                                             'release', 'restock')),
+    sale_id    text NOT NULL,
+    reference  text NOT NULL,  -- capture, confirm, release: reservation_id; pay, refund, late_capture: payment_id; restock: sku
+    user_id    text,           -- of the reservation, for confirm and release
+    reason     text,           -- for release: released, expired, refunded
+    attempts   integer NOT NULL DEFAULT 0,
+    due_at     timestamptz NOT NULL DEFAULT now(),
+    last_error text
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 10000);
 
 -- Webhooks, stored as they came before they are answered; handled with their effect in one transaction.

@@ -1,0 +1,73 @@
+"""Opens and closes everything one engine process needs, in order. Decides nothing."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from redis.asyncio import Redis
+
+from engine.clock import Clock, SystemClock
+from engine.config import Settings
+from engine.connections import connect_redis, verify_durability
+from engine.errors import ConfigError
+from engine.ids import Ids, RandomIds
+from engine.inventory import Inventory
+from engine.orders import OrderService
+from engine.payment.service import PaymentService
+from engine.sales import LiveStock, SaleControl, SaleDirectory
+from engine.store.database import Pool, open_pool
+
+
+@dataclass
+class Engine:
+    """What the borders (HTTP, command line, worker) call. Has exactly one owner, who closes it."""
+
+    settings: Settings
+    clock: Clock
+    ids: Ids
+    redis: Redis
+    pool: Pool
+    inventory: Inventory
+    directory: SaleDirectory
+    live_stock: LiveStock
+    sales: SaleControl
+    orders: OrderService
+    payments: PaymentService
+
+    @classmethod
+    async def open(
+        cls, settings: Settings, clock: Clock | None = None, ids: Ids | None = None
+    ) -> Self:
+        """Raises ConfigError, RedisUnavailable or StoreUnavailable, each one clear sentence."""
+        if settings.redis_url is None or settings.postgres_url is None:
+            raise ConfigError(["DOORBUSTER_REDIS_URL and DOORBUSTER_POSTGRES_URL are not known."])
+        clock, ids = clock or SystemClock(), ids or RandomIds()
+        redis = connect_redis(settings.redis_url, settings.redis_timeout_seconds)
+        try:
+            await verify_durability(redis, settings)
+            pool = await open_pool(settings.postgres_url, settings.postgres_pool_max)
+        except BaseException:
+            await redis.aclose()
+            raise
+        inventory = Inventory(
+            redis, clock, batch_max=settings.batch_max, queue_max=settings.reserve_queue_max
+        )
+        directory = SaleDirectory(pool, clock)
+        return cls(
+            settings=settings,
+            clock=clock,
+            ids=ids,
+            redis=redis,
+            pool=pool,
+            inventory=inventory,
+            directory=directory,
+            live_stock=LiveStock(inventory, clock),
+            sales=SaleControl(pool, inventory, clock),
+            orders=OrderService(pool, inventory, directory, clock),
+            payments=PaymentService(pool, ids),
+        )
+
+    async def close(self) -> None:
+        """Answers what was accepted, then closes. Idempotent."""
+        await self.inventory.stop()
+        await self.pool.close()
+        await self.redis.aclose()

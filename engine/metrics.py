@@ -1,0 +1,38 @@
+"""Counts events for Prometheus. Labels are bounded: never a user, an order or a sale id.
+
+With several front processes, PROMETHEUS_MULTIPROC_DIR (set by `doorbuster up`) makes any of them
+answer for all. The hot path counts in plain integers and adds them here once a second.
+"""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+reservations: Final = Counter(
+    "doorbuster_reservations", "Answers to reserve, by outcome.", ["outcome"]
+)
+requests: Final = Counter(
+    "doorbuster_http_requests", "HTTP requests, by route and status.", ["route", "status"]
+)
+shed: Final = Counter("doorbuster_shed", "Requests refused to protect the system.", ["reason"])
+batch_size: Final = Histogram(
+    "doorbuster_reserve_batch_size",
+    "Reservations per script call.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+)
+orders_drained: Final = Counter("doorbuster_orders_drained", "Orders stored by the drainer.")
+orders_oversold: Final = Counter(
+    "doorbuster_orders_oversold", "Reservations refused by the database's own guard."
+)
+orders_expired: Final = Counter("doorbuster_orders_expired", "Orders whose deadline passed.")
+payments: Final = Counter("doorbuster_payments", "Payments, by what became of them.", ["status"])
+webhooks: Final = Counter("doorbuster_webhooks", "Webhooks received, by result.", ["result"])
+dead_letters: Final = Counter("doorbuster_dead_letters", "Given up after N tries.", ["source"])
+stream_entries: Final = Gauge(
+    "doorbuster_stream_entries",
+    "Stream entries not drained yet, all sales.",
+    multiprocess_mode="mostrecent",
+)
+outbox_messages: Final = Gauge(
+    "doorbuster_outbox_messages", "Outbox rows waiting.", multiprocess_mode="mostrecent"
+)
