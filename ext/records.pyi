@@ -1,0 +1,7 @@
+def split_batch(
+    batch: bytes,
+    ids: list[str],
+    users: list[str],
+    wishes: list[int],
+    number_of_wish: dict[bytes, int],
+) -> int: ...
