@@ -41,6 +41,10 @@ class UnknownSale(DoorbusterError):
     """No sale of that name."""
 
 
+class UnknownReservation(DoorbusterError):
+    """This buyer has no such reservation or order."""
+
+
 class Invalid(DoorbusterError):
     """A document or request breaks a rule. `field` says where, as in `items[3].sku`."""
 
@@ -48,6 +52,14 @@ class Invalid(DoorbusterError):
         super().__init__(f"{field}: {problem}" if field else problem)
         self.field = field
         self.problem = problem
+
+
+class InvalidDocument(DoorbusterError):
+    """A document breaks rules. Carries every problem found, one per line."""
+
+    def __init__(self, problems: list[Invalid]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
 
 
 class Conflict(DoorbusterError):

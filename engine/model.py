@@ -119,6 +119,13 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 Items = tuple[Item, ...]
 
 
+class Money(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An amount in the currency's smallest unit. `currency` is ISO 4217, as in CNY."""
+
+    amount_minor: int
+    currency: str
+
+
 class ReserveRequest(msgspec.Struct, frozen=True):
     """One buyer's wish, already validated. `items_text` is canonical (see `items_to_text`)."""
 

@@ -213,6 +213,15 @@ class Inventory:
             {key.decode(): value.decode() for key, value in config.items()}, parse_stock(stock)
         )
 
+    async def configs(self, sale_ids: Sequence[str]) -> list[dict[str, str]]:
+        """The config of each sale; empty where Redis does not know the sale."""
+        with redis_errors():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for sale_id in sale_ids:
+                    pipe.hgetall(shard_keys(sale_id).config)
+                configs = await pipe.execute()
+        return [{k.decode(): v.decode() for k, v in config.items()} for config in configs]
+
     async def stop(self) -> None:
         """Answers everything accepted so far, then refuses. Idempotent. Leaves the client open."""
         for batcher in tuple(self._batchers.values()):

@@ -1,0 +1,79 @@
+"""What the front reads of sales: copies, at most a moment old, that spare Postgres and Redis."""
+
+from typing import Final
+
+from engine.clock import Clock
+from engine.inventory import Inventory, StockSnapshot
+from engine.sales.cache import ShortMemory
+from engine.sales.rows import load_sale, load_sales
+from engine.sales.sale import Sale
+from engine.store.database import Pool
+
+FRESH_SECONDS: Final = 1.0
+UNKNOWN_SECONDS: Final = 0.2  # A sale that was just created is found at once.
+# With Postgres away the front goes on with what it knows: the scripts check the epoch themselves.
+STALE_SECONDS_MAX: Final = 600.0
+SALES_CACHED_MAX: Final = 1024  # Names of sales that do not exist are remembered too.
+STOCK_FRESH_SECONDS: Final = 0.1
+_ALL: Final = "all"
+
+
+class SaleDirectory:
+    """The sales, at most a second old."""
+
+    def __init__(self, pool: Pool, clock: Clock) -> None:
+        self._pool = pool
+        self._sales = ShortMemory[Sale | None](
+            self._load,
+            clock,
+            fresh_seconds=lambda sale: FRESH_SECONDS if sale else UNKNOWN_SECONDS,
+            stale_seconds_max=STALE_SECONDS_MAX,
+            keys_max=SALES_CACHED_MAX,
+        )
+        self._lists = ShortMemory[list[Sale]](
+            self._load_all,
+            clock,
+            fresh_seconds=lambda _: FRESH_SECONDS,
+            stale_seconds_max=STALE_SECONDS_MAX,
+            keys_max=1,
+        )
+
+    def peek(self, sale_id: str) -> Sale | None:
+        """The sale if a fresh copy is here. Does no I/O."""
+        return self._sales.peek(sale_id)
+
+    async def get(self, sale_id: str) -> Sale | None:
+        """The sale, or None if there is none. Raises StoreUnavailable."""
+        return await self._sales.get(sale_id)
+
+    async def all(self) -> list[Sale]:
+        """All sales, newest window first. Raises StoreUnavailable."""
+        return await self._lists.get(_ALL)
+
+    def forget(self, sale_id: str) -> None:
+        """The next read of this sale, and of the list, is from Postgres."""
+        self._sales.forget(sale_id)
+        self._lists.forget(_ALL)
+
+    async def _load(self, sale_id: str) -> Sale | None:
+        return await load_sale(self._pool, sale_id)
+
+    async def _load_all(self, _: str) -> list[Sale]:
+        return await load_sales(self._pool)
+
+
+class LiveStock:
+    """The counters in Redis, at most 100 ms old."""
+
+    def __init__(self, inventory: Inventory, clock: Clock) -> None:
+        self._snapshots = ShortMemory[StockSnapshot](
+            inventory.snapshot,
+            clock,
+            fresh_seconds=lambda _: STOCK_FRESH_SECONDS,
+            stale_seconds_max=0.0,  # Old stock is a false promise.
+            keys_max=SALES_CACHED_MAX,
+        )
+
+    async def get(self, sale_id: str) -> StockSnapshot:
+        """Config and counters. Raises RedisUnavailable."""
+        return await self._snapshots.get(sale_id)
