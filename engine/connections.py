@@ -18,6 +18,7 @@ from engine.errors import ConfigError, RedisUnavailable
 logger = logging.getLogger(__name__)
 
 CONNECTIONS_MAX: Final = 16  # One per sale in flight and a few for reads; waiting is bounded too.
+BLOCKING_SECONDS_MAX: Final = 5.0  # Far above any BLOCK; a server that hangs is noticed.
 # Error words of a server that is there but cannot serve now; nothing was written.
 CANNOT_SERVE: Final = ("NOREPLICAS", "MISCONF", "OOM", "READONLY", "LOADING", "MASTERDOWN", "BUSY")
 
@@ -37,18 +38,8 @@ def connect_redis(url: str, timeout_seconds: float) -> Redis:
 
 
 def connect_redis_blocking(url: str) -> Redis:
-    """A client for XREADGROUP BLOCK: without a read time-out, and of one loop only."""
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=2,
-        timeout=5,
-        socket_timeout=None,
-        socket_connect_timeout=5,
-        socket_keepalive=True,
-        retry=Retry(NoBackoff(), 0),
-        retry_on_error=[],
-    )
-    return Redis.from_pool(pool)
+    """A client for the short blocking reads of one loop, so that they hold nobody else up."""
+    return connect_redis(url, BLOCKING_SECONDS_MAX)
 
 
 @contextmanager
