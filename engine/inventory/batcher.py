@@ -48,6 +48,11 @@ class Batcher(Generic[Request, Reply]):
             self._driver = asyncio.create_task(self._drive(), name="batcher")
         return answer
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits."""
+        return self._driver is None
+
     async def stop(self) -> None:
         """Refuses new requests and waits until every accepted one is answered. Idempotent."""
         self._stopped = True

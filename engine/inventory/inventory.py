@@ -23,7 +23,7 @@ from engine.model import (
 )
 
 RESOLVE_BATCH_MAX: Final = 512  # Pairs per confirm or release call; the scripts refuse more.
-SALES_MAX: Final = 1024  # Batchers per process: sales that had a buyer since it started.
+SALES_MAX: Final = 1024  # Sales that sell at the same moment in one process.
 
 _STATE_OF_LETTER: Final = {
     "r": ReservationState.RESERVED,
@@ -234,7 +234,9 @@ class Inventory:
 
     def _open_batcher(self, sale: SaleRef) -> Batcher[ReserveRequest, Reserved | Refused]:
         if len(self._batchers) >= SALES_MAX:
-            raise Overloaded("Too many sales in one process.")
+            self._batchers = {ref: b for ref, b in self._batchers.items() if not b.idle}
+        if len(self._batchers) >= SALES_MAX:
+            raise Overloaded("Too many sales are selling at the same moment.")
         batcher = Batcher[ReserveRequest, Reserved | Refused](
             lambda requests: self.reserve_batch(sale, requests),
             batch_max=self._batch_max,

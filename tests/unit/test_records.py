@@ -48,5 +48,5 @@ def test_columns_are_those_of_plain_python(lines: list[tuple[str, str, str]]) ->
     ],
 )
 def test_malformed_batch_is_refused(batch: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         split(batch)
