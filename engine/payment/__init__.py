@@ -1,0 +1,1 @@
+"""Takes money: providers, payments, captures, refunds, webhooks. Moves stock only through `engine.store`."""

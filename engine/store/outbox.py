@@ -1,0 +1,144 @@
+"""Takes, finishes, repeats and buries outbox messages. Knows nothing of what they ask for.
+
+A message is leased: due again later, unless its taker finished it. So a taker that dies loses
+nothing, and none holds a lock while it works.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
+from typing import Final
+
+import msgspec
+
+from engine import metrics
+from engine.store.database import Connection
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS_MAX: Final = 20  # Then the dead letters.
+RETRY_SECONDS_MAX: Final = 30.0  # Back-off doubles from 0.1 s up to here.
+
+
+class Message(msgspec.Struct, frozen=True):
+    """Work that must happen because a transaction happened. See `outbox` in 0001_engine.sql."""
+
+    message_id: int
+    kind: str
+    sale_id: str
+    reference: str
+    user_id: str | None
+    reason: str | None
+    attempts: int  # this one included
+
+
+async def take(
+    connection: Connection, kinds: Sequence[str], *, count: int, lease_seconds: float
+) -> list[Message]:
+    """Leases the oldest due messages; those of other takers are passed over."""
+    rows = await connection.fetch(
+        """
+        UPDATE outbox
+        SET due_at = now() + make_interval(secs => $3), attempts = attempts + 1
+        WHERE message_id IN (
+            SELECT message_id FROM outbox
+            WHERE kind = ANY ($1::text[]) AND due_at <= now()
+            ORDER BY message_id LIMIT $2 FOR UPDATE SKIP LOCKED
+        )
+        RETURNING message_id, kind, sale_id, reference, user_id, reason, attempts
+        """,
+        list(kinds),
+        count,
+        lease_seconds,
+    )
+    return [Message(*row) for row in sorted(rows, key=itemgetter("message_id"))]
+
+
+async def put(connection: Connection, kind: str, references: Iterable[tuple[str, str]]) -> None:
+    """Adds messages for (sale_id, reference)."""
+    pairs = list(references)
+    if pairs:
+        await connection.execute(
+            "INSERT INTO outbox (kind, sale_id, reference) "
+            "SELECT $1, * FROM unnest($2::text[], $3::text[])",
+            kind,
+            [sale_id for sale_id, _ in pairs],
+            [reference for _, reference in pairs],
+        )
+
+
+async def finish(connection: Connection, messages: Iterable[Message]) -> None:
+    """Removes what is done."""
+    ids = [message.message_id for message in messages]
+    if ids:
+        await connection.execute("DELETE FROM outbox WHERE message_id = ANY ($1::bigint[])", ids)
+
+
+async def postpone(connection: Connection, messages: Iterable[Message], error: str) -> None:
+    """Repeats later. For what is nobody's fault (a server is away, a sale is fenced).
+
+    However long that lasts, it never makes a dead letter: two attempts are always left.
+    """
+    ids = [message.message_id for message in messages]
+    if ids:
+        await connection.execute(
+            """
+            UPDATE outbox
+            SET attempts = least(attempts, $3), last_error = $2,
+                due_at = now() + make_interval(secs => least(0.1 * 2 ^ least(attempts, 20), $4))
+            WHERE message_id = ANY ($1::bigint[])
+            """,
+            ids,
+            error[:500],
+            ATTEMPTS_MAX - 2,
+            RETRY_SECONDS_MAX,
+        )
+
+
+async def fail(connection: Connection, messages: Iterable[Message], error: str) -> None:
+    """Repeats later; after ATTEMPTS_MAX attempts it becomes a dead letter, an alarm and a log line."""
+    failed = list(messages)
+    again = [message for message in failed if message.attempts < ATTEMPTS_MAX]
+    hopeless = [message for message in failed if message.attempts >= ATTEMPTS_MAX]
+    await postpone(connection, again, error)
+    for message in hopeless:
+        await bury(
+            connection,
+            source="outbox",
+            sale_id=message.sale_id,
+            reference=str(message.message_id),
+            body=msgspec.json.encode(message),
+            error=error,
+        )
+    await finish(connection, hopeless)
+
+
+async def bury(
+    connection: Connection,
+    *,
+    source: str,
+    sale_id: str | None,
+    reference: str,
+    body: bytes,
+    error: str,
+) -> None:
+    """Writes a dead letter, counts it and says so."""
+    await connection.execute(
+        """
+        INSERT INTO dead_letters (source, sale_id, reference, body, error)
+        VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
+        """,
+        source,
+        sale_id,
+        reference,
+        body,
+        error[:2000],
+    )
+    metrics.dead_letters.labels(source).inc()
+    logger.error(
+        "%s message %s went to the dead letters: %s",
+        source.capitalize(),
+        reference,
+        error,
+        extra={"action": "message_buried"},
+    )

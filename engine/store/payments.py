@@ -1,0 +1,288 @@
+"""Stores payments and webhooks. Decides nothing: what follows from a payment is `payment.settlement`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol, TypeAlias
+
+from engine.store.database import Connection
+
+Row: TypeAlias = Any
+
+
+class Change(Protocol):
+    """What is to be written of one payment."""
+
+    @property
+    def payment_id(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def provider_ref(self) -> str | None: ...
+    @property
+    def detail(self) -> str | None: ...
+
+
+PAYMENTS_PER_ORDER_MAX: Final = 16  # A buyer who tries more often needs a person, not a retry.
+
+COLUMNS: Final = (
+    "payment_id, sale_id, reservation_id, idempotency_key, provider, options, amount_minor, "
+    "currency, status, detail, created_at"
+)
+
+
+async def find_order_of(
+    connection: Connection, sale_id: str, reservation_id: str, user_id: str
+) -> Row | None:
+    """The status, amount and currency of a buyer's order, locked against its resolution."""
+    return await connection.fetchrow(
+        """
+        SELECT status, amount_minor, currency FROM orders
+        WHERE sale_id = $1 AND reservation_id = $2 AND user_id = $3 FOR NO KEY UPDATE
+        """,
+        sale_id,
+        reservation_id,
+        user_id,
+    )
+
+
+async def payments_of(connection: Connection, sale_id: str, reservation_id: str) -> list[Row]:
+    """All payments of an order, oldest first."""
+    rows: list[Row] = await connection.fetch(
+        f"SELECT {COLUMNS} FROM payments WHERE sale_id = $1 AND reservation_id = $2 "  # noqa: S608
+        "ORDER BY created_at, payment_id LIMIT $3",
+        sale_id,
+        reservation_id,
+        PAYMENTS_PER_ORDER_MAX + 1,
+    )
+    return rows
+
+
+async def find_payment(connection: Connection, payment_id: str) -> Row | None:
+    """One payment."""
+    return await connection.fetchrow(
+        f"SELECT {COLUMNS} FROM payments WHERE payment_id = $1",  # noqa: S608
+        payment_id,
+    )
+
+
+async def add_payment(
+    connection: Connection,
+    *,
+    payment_id: str,
+    sale_id: str,
+    reservation_id: str,
+    idempotency_key: str,
+    provider: str,
+    options: Mapping[str, object],
+    amount_minor: int,
+    currency: str,
+) -> Row:
+    """A new payment, in status created."""
+    return await connection.fetchrow(
+        f"""
+        INSERT INTO payments (payment_id, sale_id, reservation_id, idempotency_key, provider,
+                              options, amount_minor, currency, status)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'created') RETURNING {COLUMNS}
+        """,  # noqa: S608
+        payment_id,
+        sale_id,
+        reservation_id,
+        idempotency_key,
+        provider,
+        options,
+        amount_minor,
+        currency,
+    )
+
+
+async def add_captures(
+    connection: Connection,
+    sale_ids: Sequence[str],
+    reservation_ids: Sequence[str],
+    payment_ids: Sequence[str],
+    provider: str,
+) -> None:
+    """The engine's own payments (key 'auto') of orders that await one; those made before stay."""
+    await connection.execute(
+        """
+        INSERT INTO payments (payment_id, sale_id, reservation_id, idempotency_key, provider,
+                              amount_minor, currency, status)
+        SELECT wanted.payment_id, sale_id, reservation_id, 'auto', $4, amount_minor, currency, 'created'
+        FROM unnest($1::text[], $2::text[], $3::text[])
+                 AS wanted(sale_id, reservation_id, payment_id)
+        JOIN orders USING (sale_id, reservation_id)
+        WHERE status = 'awaiting_payment'
+        ON CONFLICT (sale_id, reservation_id, idempotency_key) DO NOTHING
+        """,
+        list(sale_ids),
+        list(reservation_ids),
+        list(payment_ids),
+        provider,
+    )
+
+
+async def fetch_charges(
+    connection: Connection, payment_ids: Sequence[str], captures: Sequence[tuple[str, str]]
+) -> list[Row]:
+    """Payments by id, and the engine's own by order, each with the order's status and user."""
+    rows: list[Row] = await connection.fetch(
+        """
+        SELECT p.payment_id, p.sale_id, p.reservation_id, p.idempotency_key, p.provider, p.options,
+               p.amount_minor, p.currency, p.status, o.status AS order_status, o.user_id
+        FROM payments p JOIN orders o USING (sale_id, reservation_id)
+        WHERE p.payment_id = ANY ($1::text[])
+        UNION ALL
+        SELECT p.payment_id, p.sale_id, p.reservation_id, p.idempotency_key, p.provider, p.options,
+               p.amount_minor, p.currency, p.status, o.status, o.user_id
+        FROM unnest($2::text[], $3::text[]) AS wanted(sale_id, reservation_id)
+        JOIN payments p USING (sale_id, reservation_id) JOIN orders o USING (sale_id, reservation_id)
+        WHERE p.idempotency_key = 'auto'
+        """,
+        list(payment_ids),
+        [sale_id for sale_id, _ in captures],
+        [reservation_id for _, reservation_id in captures],
+    )
+    return rows
+
+
+async def lock_orders_of_payments(connection: Connection, payment_ids: Sequence[str]) -> None:
+    """Locks the orders, always in the same order, until the transaction ends.
+
+    Whoever changes a payment holds its order, so a payment stands still as well.
+    """
+    await connection.execute(
+        """
+        SELECT FROM orders WHERE (sale_id, reservation_id) IN (
+            SELECT sale_id, reservation_id FROM payments WHERE payment_id = ANY ($1::text[]))
+        ORDER BY sale_id, reservation_id FOR NO KEY UPDATE
+        """,
+        list(payment_ids),
+    )
+
+
+async def fetch_standings(connection: Connection, payment_ids: Sequence[str]) -> list[Row]:
+    """All payments of the orders of these payments, with the order's status."""
+    rows: list[Row] = await connection.fetch(
+        """
+        SELECT p.payment_id, p.sale_id, p.reservation_id, p.idempotency_key, p.amount_minor,
+               p.currency, p.status, o.status AS order_status
+        FROM (SELECT DISTINCT sale_id, reservation_id FROM payments
+              WHERE payment_id = ANY ($1::text[])) AS wanted
+        JOIN payments p USING (sale_id, reservation_id)
+        JOIN orders o USING (sale_id, reservation_id)
+        """,
+        list(payment_ids),
+    )
+    return rows
+
+
+async def write_payments(connection: Connection, changes: Sequence[Change]) -> None:
+    """Writes what became of payments whose orders are locked."""
+    if changes:
+        await connection.execute(
+            """
+            UPDATE payments
+            SET status = change.status, provider_ref = coalesce(change.ref, provider_ref),
+                detail = coalesce(change.detail, payments.detail), updated_at = now()
+            FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+                     AS change(payment_id, status, ref, detail)
+            WHERE payments.payment_id = change.payment_id
+            """,
+            [change.payment_id for change in changes],
+            [change.status for change in changes],
+            [change.provider_ref for change in changes],
+            [change.detail for change in changes],
+        )
+
+
+async def fetch_pending(
+    connection: Connection, *, after_seconds: float, count: int
+) -> list[tuple[str, str]]:
+    """(payment_id, provider) of open payments to ask the provider about, longest unheard of first.
+
+    Asked after `after_seconds`, then ever more rarely: each pause is half the payment's age. An
+    order whose deadline has passed is asked for once at once, because its expiry waits for it.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT p.payment_id, p.provider
+        FROM payments p JOIN orders o USING (sale_id, reservation_id)
+        WHERE (p.status = 'pending' AND p.updated_at < now() - greatest(
+                   make_interval(secs => $1), (p.updated_at - p.created_at) / 2))
+           OR (p.status IN ('created', 'pending') AND o.status = 'awaiting_payment'
+               AND o.reserved_until <= now() AND p.updated_at < o.reserved_until)
+        ORDER BY p.updated_at LIMIT $2
+        """,
+        after_seconds,
+        count,
+    )
+    return [(row["payment_id"], row["provider"]) for row in rows]
+
+
+async def add_webhooks(
+    connection: Connection, webhooks: Sequence[tuple[str, str, bytes]]
+) -> set[tuple[str, str]]:
+    """Stores (provider, event_id, body) as they came; returns which were new."""
+    rows = await connection.fetch(
+        """
+        INSERT INTO webhook_inbox (provider, event_id, body)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[])
+        ON CONFLICT DO NOTHING RETURNING provider, event_id
+        """,
+        [provider for provider, _, _ in webhooks],
+        [event_id for _, event_id, _ in webhooks],
+        [body for _, _, body in webhooks],
+    )
+    return {(row["provider"], row["event_id"]) for row in rows}
+
+
+async def take_webhooks(connection: Connection, count: int) -> list[Row]:
+    """Locks webhooks that are due. One that failed n times waits n² × 0.2 s after its arrival."""
+    rows: list[Row] = await connection.fetch(
+        """
+        SELECT provider, event_id, body, attempts FROM webhook_inbox
+        WHERE handled_at IS NULL
+          AND received_at + attempts * attempts * interval '0.2 s' <= now()
+        ORDER BY received_at LIMIT $1 FOR UPDATE SKIP LOCKED
+        """,
+        count,
+    )
+    return rows
+
+
+async def finish_webhooks(connection: Connection, events: Sequence[tuple[str, str]]) -> None:
+    """Marks webhooks as handled: in the transaction of their effect."""
+    if events:
+        await connection.execute(
+            """
+            UPDATE webhook_inbox SET handled_at = now(), attempts = attempts + 1
+            WHERE (provider, event_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+            """,
+            [provider for provider, _ in events],
+            [event_id for _, event_id in events],
+        )
+
+
+async def fail_webhook(connection: Connection, provider: str, event_id: str, error: str) -> None:
+    """Counts an attempt that came to nothing."""
+    await connection.execute(
+        """
+        UPDATE webhook_inbox SET attempts = attempts + 1, last_error = $3
+        WHERE provider = $1 AND event_id = $2
+        """,
+        provider,
+        event_id,
+        error[:500],
+    )
+
+
+async def start_refund(connection: Connection, payment_id: str, detail: str) -> bool:
+    """Captured → refunding; False if it was not captured. The order must be locked."""
+    row = await connection.fetchrow(
+        """
+        UPDATE payments SET status = 'refunding', detail = $2, updated_at = now()
+        WHERE payment_id = $1 AND status = 'captured' RETURNING payment_id
+        """,
+        payment_id,
+        detail,
+    )
+    return row is not None

@@ -1,0 +1,183 @@
+"""Resolves orders in Postgres: pay, cancel, expire, refund, rereserve. Knows nothing of Redis.
+
+The row decides the winner: whoever locks it first while its status still allows the move.
+Callers hold a transaction; Redis follows through the outbox rows written in it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from importlib.resources import files
+from typing import Final, NamedTuple
+
+import asyncpg
+
+from engine.model import OrderStatus
+from engine.store.database import Connection
+from engine.store.orders import is_oversold
+
+RESOLVE_ORDERS: Final = (files("engine.store") / "statements" / "resolve_orders.sql").read_text()
+
+
+class OrderKey(NamedTuple):
+    """Names one order."""
+
+    sale_id: str
+    reservation_id: str
+
+
+class Resolved(NamedTuple):
+    """An order that moved."""
+
+    sale_id: str
+    reservation_id: str
+    user_id: str
+
+    @property
+    def key(self) -> OrderKey:
+        return OrderKey(self.sale_id, self.reservation_id)
+
+
+class Resolution(NamedTuple):
+    """One kind of move: what it does to the order, to the counters and to Redis."""
+
+    origins: tuple[OrderStatus, ...]
+    target: OrderStatus
+    ordered: int  # sign of the change of `ordered`
+    sold: int  # sign of the change of `sold`
+    ledger_reason: str
+    outbox_kind: str | None
+    outbox_reason: str | None = None
+
+
+PAY: Final = Resolution((OrderStatus.AWAITING_PAYMENT,), OrderStatus.PAID, 0, 1, "paid", "confirm")
+CANCEL: Final = Resolution(
+    (OrderStatus.AWAITING_PAYMENT,),
+    OrderStatus.CANCELLED,
+    -1,
+    0,
+    "cancelled",
+    "release",
+    "released",
+)
+EXPIRE: Final = Resolution(
+    (OrderStatus.AWAITING_PAYMENT,), OrderStatus.EXPIRED, -1, 0, "expired", "release", "expired"
+)
+REFUND: Final = Resolution(
+    (OrderStatus.PAID, OrderStatus.SHIPPED, OrderStatus.DELIVERED),
+    OrderStatus.REFUNDED,
+    -1,
+    -1,
+    "refunded",
+    "release",
+    "refunded",
+)
+# Redis took the units first (rereserve.lua), so there is nothing left to tell it.
+RERESERVE: Final = Resolution((OrderStatus.EXPIRED,), OrderStatus.PAID, 1, 1, "rereserved", None)
+
+
+async def resolve(
+    connection: Connection,
+    resolution: Resolution,
+    orders: Iterable[OrderKey],
+    reason: str | None = None,
+) -> list[Resolved]:
+    """Moves those orders whose status still allows it; returns them. One atomic step.
+
+    Belongs into a transaction that has locked the orders (`lock_orders`).
+    """
+    keys = list(orders)
+    if not keys:
+        return []
+    rows = await connection.fetch(
+        RESOLVE_ORDERS,
+        [key.sale_id for key in keys],
+        [key.reservation_id for key in keys],
+        list(resolution.origins),
+        resolution.target,
+        reason,
+        resolution.ordered,
+        resolution.sold,
+        resolution.ledger_reason,
+        resolution.outbox_kind,
+        resolution.outbox_reason,
+    )
+    return [Resolved(*row) for row in rows]
+
+
+async def rereserve(connection: Connection, order: OrderKey) -> bool:
+    """Expired → paid, or False if it is not expired or Postgres has no units left for it."""
+    try:
+        async with connection.transaction():
+            return bool(await resolve(connection, RERESERVE, [order], "paid_late"))
+    except asyncpg.CheckViolationError as error:
+        if not is_oversold(error):
+            raise
+        return False
+
+
+async def lock_orders(connection: Connection, orders: Sequence[OrderKey]) -> None:
+    """Waits for these orders and keeps them until the transaction ends.
+
+    Always in the same order, so that two batches never wait for each other in a circle.
+    """
+    await connection.execute(
+        """
+        SELECT FROM orders
+        JOIN unnest($1::text[], $2::text[]) AS wanted(sale_id, reservation_id)
+            USING (sale_id, reservation_id)
+        ORDER BY sale_id, reservation_id FOR NO KEY UPDATE OF orders
+        """,
+        [key.sale_id for key in orders],
+        [key.reservation_id for key in orders],
+    )
+
+
+async def find_order(connection: Connection, order: OrderKey) -> asyncpg.Record | None:
+    """Owner and status, locked until the transaction ends."""
+    return await connection.fetchrow(
+        """
+        SELECT user_id, status FROM orders
+        WHERE sale_id = $1 AND reservation_id = $2 FOR NO KEY UPDATE
+        """,
+        *order,
+    )
+
+
+async def add_cancelled(
+    connection: Connection,
+    order: OrderKey,
+    *,
+    user_id: str,
+    items: Mapping[str, int],
+    amount_minor: int,
+    currency: str,
+    reason: str,
+    reserved_at: datetime,
+    reserved_until: datetime,
+) -> bool:
+    """Stores a reservation that was never drained as a cancelled order, with its release.
+
+    It never counted as ordered, so no counter changes. False if the order is stored already.
+    """
+    row = await connection.fetchrow(
+        """
+        WITH added AS (
+            INSERT INTO orders (sale_id, reservation_id, user_id, items, amount_minor, currency,
+                                status, status_reason, reserved_at, reserved_until)
+            VALUES ($1, $2, $3, $4, $5, $6, 'cancelled', $7, $8, $9)
+            ON CONFLICT DO NOTHING RETURNING sale_id, reservation_id, user_id
+        )
+        INSERT INTO outbox (kind, sale_id, reference, user_id, reason)
+        SELECT 'release', sale_id, reservation_id, user_id, 'released' FROM added
+        RETURNING reference
+        """,
+        *order,
+        user_id,
+        items,
+        amount_minor,
+        currency,
+        reason,
+        reserved_at,
+        reserved_until,
+    )
+    return row is not None
