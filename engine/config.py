@@ -118,8 +118,8 @@ def _from_file(path: str | None, problems: list[str]) -> dict[str, object]:
     if not path:
         return {}
     try:
-        values = tomllib.loads(Path(path).read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        values = tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: not TOML, or not UTF-8
         problems.append(f"{FILE_VARIABLE}={path}: {error}")
         return {}
     unknown = values.keys() - set(Settings.__struct_fields__)

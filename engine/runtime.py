@@ -6,11 +6,13 @@ Starts nothing. `doorbuster up` writes here; every other command finds the runni
 import fcntl
 import os
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
 import msgspec
+from msgspec import structs
 
 from engine.config import Durability, Settings
 from engine.errors import ConfigError, DoorbusterError
@@ -20,6 +22,7 @@ RUNNING_FILE: Final = "engine.json"
 SECRETS_FILE: Final = "secrets"
 SECRET_BYTES: Final = 32  # 256 bits, as RFC 7518 §3.2 asks for HS256.
 PRIVATE: Final = 0o600
+NEEDED: Final = ("redis_url", "postgres_url", "secret")  # by whatever opens the engine
 
 
 class AlreadyRunning(DoorbusterError):
@@ -138,56 +141,40 @@ def read_secrets(data_dir: Path) -> Secrets | None:
         raise ConfigError([f"{path} cannot be read: {error}"]) from error
 
 
-def resolve_settings(settings: Settings) -> Settings:
+def resolve_settings(settings: Settings, needed: Sequence[str] = NEEDED) -> Settings:
     """The settings with the addresses and secrets of the engine that runs on their data folder.
 
-    What was set explicitly wins. Raises ConfigError, one sentence, where something stays unknown.
+    What was set explicitly wins. Raises ConfigError, one sentence, if one of `needed` stays unknown.
     """
-    running = read_running(Path(settings.data_dir))
-    resolved = settings if running is None else _merge(settings, running)
-    missing = [
-        f"DOORBUSTER_{name.upper()}"
-        for name in ("redis_url", "postgres_url", "secret")
-        if getattr(resolved, name) is None
-    ]
+    data_dir = Path(settings.data_dir)
+    resolved = settings
+    if (running := read_running(data_dir)) is not None:
+        # The mode is a fact of the running servers, not a wish of this command.
+        resolved = structs.replace(
+            _fill(settings, structs.asdict(running)), durability=running.durability
+        )
+    elif settings.secret is None and (kept := read_secrets(data_dir)) is not None:
+        resolved = _fill(settings, structs.asdict(kept))
+    missing = [f"DOORBUSTER_{name.upper()}" for name in needed if getattr(resolved, name) is None]
     if missing:
-        raise ConfigError([_nothing_runs(settings, " and ".join(missing))])
+        raise ConfigError(
+            [
+                f"No engine runs on the data in {settings.data_dir!r}: start one with "
+                "`doorbuster up`, name its folder in DOORBUSTER_DATA_DIR, "
+                f"or set {' and '.join(missing)}."
+            ]
+        )
     return resolved
 
 
-def resolve_secret(settings: Settings) -> str:
-    """The secret that signs tokens: the one set, else the one kept in the data folder."""
-    data_dir = Path(settings.data_dir)
-    if settings.secret is not None:
-        return settings.secret
-    if (running := read_running(data_dir)) is not None:
-        return running.secret
-    if (kept := read_secrets(data_dir)) is not None:
-        return kept.secret
-    raise ConfigError([_nothing_runs(settings, "DOORBUSTER_SECRET")])
-
-
-def _merge(settings: Settings, running: Running) -> Settings:
-    found = {
-        name: getattr(settings, name) or getattr(running, name)
-        for name in (
-            "redis_url",
-            "postgres_url",
-            "public_url",
-            "secret",
-            "sandbox_url",
-            "sandbox_secret",
-        )
+def _fill(settings: Settings, found: dict[str, object]) -> Settings:
+    """The settings, with what is found where they say nothing."""
+    unset = {
+        name: value
+        for name, value in found.items()
+        if name in Settings.__struct_fields__ and getattr(settings, name) is None
     }
-    # The mode is a fact of the running servers, not a wish of this command.
-    return msgspec.structs.replace(settings, durability=running.durability, **found)
-
-
-def _nothing_runs(settings: Settings, missing: str) -> str:
-    return (
-        f"No engine runs on the data in {settings.data_dir!r}: start one with `doorbuster up`, "
-        f"name its folder in DOORBUSTER_DATA_DIR, or set {missing}."
-    )
+    return structs.replace(settings, **unset)
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -1,0 +1,21 @@
+"""`doorbuster seed`: the demo shop on the running engine."""
+
+import typer
+
+from api.cli.running import actor, on_engine
+from api.demo.shop import SALE_ID, demo_document, seed
+
+app = typer.Typer(rich_markup_mode="markdown")
+
+
+@app.command("seed")
+def command() -> None:
+    """Load the demo shop: an open sale `demo`, 8 SKUs, 10,000 units, at most 2 per buyer.
+
+    Loading it again changes nothing. `doorbuster up --demo` does this by itself.
+    """
+    if on_engine(lambda engine: seed(engine.sales, actor())):
+        units = sum(item.units for item in demo_document().items)
+        print(f"Sale {SALE_ID} is open with {units:,} units.")
+    else:
+        print(f"Sale {SALE_ID} is there already; nothing changed.")

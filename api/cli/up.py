@@ -1,0 +1,41 @@
+"""`doorbuster up`: the whole engine on this machine."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from api.up.supervisor import Supervisor
+from engine.clock import SystemClock
+from engine.config import read_settings
+from engine.ids import RandomIds
+
+app = typer.Typer(rich_markup_mode="markdown")
+
+
+@app.command()
+def up(
+    demo: Annotated[
+        bool,
+        typer.Option(
+            "--demo", help="Make random secrets, load the demo shop, run a sandbox for payments."
+        ),
+    ] = False,
+) -> None:
+    """Run everything: Valkey and Postgres, migrations, fronts and a worker. Ctrl-C stops it in order.
+
+    * `doorbuster up --demo` needs nothing else
+    * `PORT` is read by `make run`; here it is `DOORBUSTER_PORT=9000 doorbuster up --demo`
+    * `DOORBUSTER_REDIS_URL`, `DOORBUSTER_POSTGRES_URL`: use these servers instead of its own
+    * `DOORBUSTER_FRONT_PROCESSES=4`: so many fronts (default: one per core)
+
+    Data, logs and secrets are kept in `DOORBUSTER_DATA_DIR` (`var`); the next start goes on with them.
+    """
+    Supervisor(
+        read_settings(),
+        demo=demo,
+        clock=SystemClock(),
+        ids=RandomIds(),
+        environ=os.environ,
+        say=lambda text: print(text, flush=True),
+    ).run()

@@ -1,0 +1,1 @@
+"""The demo shop: one open sale to try the engine on."""

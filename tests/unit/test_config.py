@@ -1,0 +1,135 @@
+"""Settings: read in one place, judged all at once, shown without secrets."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.config import Durability, Settings, mask_url, read_settings
+from engine.errors import ConfigError
+
+SECRET = "s" * 32
+
+
+def problems_of(environ: dict[str, str]) -> list[str]:
+    with pytest.raises(ConfigError) as refused:
+        read_settings(environ)
+    return refused.value.problems
+
+
+# One wrong value for every setting that can be wrong.
+WRONG = {
+    "DOORBUSTER_REDIS_URL": "http://:sesame@localhost",
+    "DOORBUSTER_POSTGRES_URL": "mysql://root:sesame@localhost",
+    "DOORBUSTER_PORT": "65536",
+    "DOORBUSTER_SECRET": "short-sesame",
+    "DOORBUSTER_DURABILITY": "eventually",
+    "DOORBUSTER_FRONT_PROCESSES": "-1",
+    "DOORBUSTER_IN_FLIGHT_MAX": "0",
+    "DOORBUSTER_CONNECTIONS_MAX": "many",
+    "DOORBUSTER_CONNECTIONS_PER_ADDRESS_MAX": "1.5",
+    "DOORBUSTER_REQUEST_SECONDS_MAX": "0",
+    "DOORBUSTER_KEEPALIVE_SECONDS": "-3",
+    "DOORBUSTER_BODY_BYTES_MAX": "64k",
+    "DOORBUSTER_THROTTLE_PER_SECOND": "0",
+    "DOORBUSTER_THROTTLE_BURST": "none",
+    "DOORBUSTER_PASSWORD_THREADS": "0",
+    "DOORBUSTER_BATCH_MAX": "513",
+    "DOORBUSTER_RESERVE_QUEUE_MAX": "0",
+    "DOORBUSTER_REDIS_TIMEOUT_SECONDS": "soon",
+    "DOORBUSTER_DRAIN_BATCH_MAX": "0",
+    "DOORBUSTER_DRAIN_ATTEMPTS_MAX": "0",
+    "DOORBUSTER_CLAIM_IDLE_SECONDS": "0",
+    "DOORBUSTER_REAP_BATCH_MAX": "0",
+    "DOORBUSTER_PAY_CONCURRENCY_MAX": "0",
+    "DOORBUSTER_POSTGRES_POOL_MAX": "0",
+    "DOORBUSTER_SANDBOX_SECRET": "short-sesame",
+}
+# Any text will do for these.
+FREE = {"data_dir", "host", "public_url", "worker_name", "sandbox_url"}
+
+
+def test_every_wrong_setting_is_named_in_one_go() -> None:
+    problems = problems_of(WRONG)
+
+    for variable in WRONG:
+        assert sum(problem.startswith(variable) for problem in problems) == 1, variable
+    assert len(problems) == len(WRONG)
+
+
+def test_the_list_of_wrong_settings_above_covers_every_setting() -> None:
+    named = {variable.removeprefix("DOORBUSTER_").lower() for variable in WRONG}
+
+    assert named | FREE == set(Settings.__struct_fields__)
+
+
+def test_complaints_keep_secrets_and_passwords_to_themselves() -> None:
+    assert "sesame" not in "\n".join(problems_of(WRONG))
+
+
+def test_settings_are_shown_without_secrets_and_passwords() -> None:
+    settings = Settings(
+        secret=SECRET + "sesame",
+        sandbox_secret=SECRET + "sesame",
+        redis_url="redis://:sesame@localhost/0",
+        postgres_url="postgresql://shop:sesame@localhost/shop",
+    )
+
+    shown = settings.masked()
+
+    assert "sesame" not in str(shown)
+    assert shown["postgres_url"] == "postgresql://shop:***@localhost/shop"
+    assert shown.keys() == set(Settings.__struct_fields__)
+
+
+def test_a_password_with_an_at_sign_is_hidden_whole() -> None:
+    assert mask_url("redis://u:p@ss@host:1") == "redis://u:***@host:1"
+
+
+def test_nothing_set_is_a_valid_choice() -> None:
+    settings = read_settings({"PATH": "/bin", "DOORBUSTER_HOST": ""})
+
+    assert settings == Settings()
+    assert settings.durability is Durability.STRICT
+    assert settings.secret is None
+
+
+def test_a_misspelt_variable_is_refused() -> None:
+    assert problems_of({"DOORBUSTER_PROT": "8080"}) == ["DOORBUSTER_PROT: no such setting"]
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "doorbuster.toml"
+    file.write_text('port = 9000\ndurability = "balanced"\nkeepalive_seconds = 5\n')
+
+    settings = read_settings({"DOORBUSTER_CONFIG": str(file), "DOORBUSTER_PORT": "9001"})
+
+    assert (settings.port, settings.durability) == (9001, Durability.BALANCED)
+    assert settings.keepalive_seconds == 5
+
+
+def test_a_bad_file_is_reported_together_with_a_bad_environment(tmp_path: Path) -> None:
+    file = tmp_path / "doorbuster.toml"
+    file.write_text('prot = 9000\nport = "8080"\nsecret = 5\n')
+
+    problems = problems_of({"DOORBUSTER_CONFIG": str(file), "DOORBUSTER_BATCH_MAX": "0"})
+
+    assert len(problems) == 3, problems
+    assert any("prot: no such setting" in problem for problem in problems)
+    assert any(problem.startswith("DOORBUSTER_SECRET=***") for problem in problems)
+    assert any(problem.startswith("DOORBUSTER_BATCH_MAX='0'") for problem in problems)
+
+
+@pytest.mark.parametrize("content", [None, "port = ", b"\xff\xfe"])
+def test_a_file_that_cannot_be_read_is_one_problem(
+    tmp_path: Path, content: str | bytes | None
+) -> None:
+    file = tmp_path / "doorbuster.toml"
+    if isinstance(content, str):
+        file.write_text(content)
+    elif content is not None:
+        file.write_bytes(content)
+
+    problems = problems_of({"DOORBUSTER_CONFIG": str(file)})
+
+    assert len(problems) == 1
+    assert str(file) in problems[0]
