@@ -86,6 +86,10 @@ class Crowd:
         self._start_s = 0.0
         self._last_answer_s = 0.0
 
+    @property
+    def clicks_total(self) -> int:
+        return len(self._clicks)
+
     async def run(self) -> CrowdReport:
         """The whole plan, bounded in time. Raises CrowdFailed if nobody listens at the start."""
         try:

@@ -5,12 +5,8 @@ The same settings and seed always give the same plan.
 
 import random
 from collections.abc import Mapping
-from typing import Final
 
 import msgspec
-
-# Later clicks of the same buyer come after the first answer has usually arrived.
-RETRY_SECONDS: Final = (0.2, 2.0)
 
 
 class PlanSettings(msgspec.Struct, frozen=True):
@@ -26,6 +22,8 @@ class PlanSettings(msgspec.Struct, frozen=True):
     duplicates: float = 0.05  # click twice at the same moment: same key, another connection
     retries: float = 0.05  # ask again later with the same key
     greedy: float = 0.02  # want the same once more, with a new key: the limit's business
+    # When retries and the greedy come: after the first answer has usually arrived.
+    later_seconds: tuple[float, float] = (0.2, 2.0)
 
 
 class Click(msgspec.Struct, gc=False):
@@ -49,10 +47,11 @@ def draw_plan(settings: PlanSettings) -> list[Click]:
         clicks.append(click := Click(at_s, buyer, _draw_key(rng), body))
         if rng.random() < settings.duplicates:
             clicks.append(Click(at_s, buyer, click.key, body))
+        later_s = at_s + rng.uniform(*settings.later_seconds)
         if rng.random() < settings.retries:
-            clicks.append(Click(at_s + rng.uniform(*RETRY_SECONDS), buyer, click.key, body))
+            clicks.append(Click(later_s, buyer, click.key, body))
         if rng.random() < settings.greedy:
-            clicks.append(Click(at_s + rng.uniform(*RETRY_SECONDS), buyer, _draw_key(rng), body))
+            clicks.append(Click(later_s, buyer, _draw_key(rng), body))
     clicks.sort(key=lambda click: click.at_s)
     return clicks
 

@@ -12,6 +12,7 @@ local config, stock, buyers, orders = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local epoch, now_ms = ARGV[1], tonumber(ARGV[2])
 local BATCH_MAX = 512       -- Keeps unpack far below Lua's limit and a call below 3 ms.
 local RECORDS_MAX = 16      -- Bounds a buyer's record, released reservations included.
+local FIELDS_MAX = 4000     -- Per read: unpack takes no 8000, and a batch may name more unknown SKUs.
 local requests = (#ARGV - 2) / 3
 if requests < 1 or requests > BATCH_MAX or requests % 1 ~= 0 then
   return redis.error_reply('ERR reserve takes 1 to 512 triples')
@@ -33,12 +34,18 @@ local per_user_max = tonumber(settings[5])
 local until_s = string.format('%010d', math.ceil(now_ms / 1000) + tonumber(settings[6]))
 replies[1] = until_s
 
--- Most buyers of a batch want the same things, so each wish is parsed once.
+-- Most buyers of a batch want the same things, so each wish is parsed once. One that the front
+-- should have refused, without items or with a SKU twice, is false: it names no SKU that we sell.
 local wishes, stock_fields, slot_of = {}, {}, {}
 local function parse(text)
-  local wish = { units = 0 }
+  local wish, named = { units = 0 }, {}
   for sku, quantity in string.gmatch(text, '([^*,]+)%*(%d+)') do
     quantity = tonumber(quantity)
+    if named[sku] then
+      wish = false
+      break
+    end
+    named[sku] = true
     wish.units = wish.units + quantity
     wish[#wish + 1] = sku
     wish[#wish + 1] = quantity
@@ -48,16 +55,20 @@ local function parse(text)
       stock_fields[#stock_fields + 1] = sku .. ':reserved'
     end
   end
-  wishes[text] = wish
+  wishes[text] = wish and #wish > 0 and wish
 end
 local users = {}
 for i = 1, requests do
   users[i] = ARGV[3 * i]
   local text = ARGV[3 * i + 2]
-  if not wishes[text] then parse(text) end
+  if wishes[text] == nil then parse(text) end
 end
-local counters = redis.call('HMGET', stock, unpack(stock_fields))
-for slot = 1, #stock_fields do counters[slot] = tonumber(counters[slot]) or false end
+local counters = {}
+for from = 1, #stock_fields, FIELDS_MAX do
+  local to = math.min(from + FIELDS_MAX - 1, #stock_fields)
+  local values = redis.call('HMGET', stock, unpack(stock_fields, from, to))
+  for i = 1, #values do counters[from + i - 1] = tonumber(values[i]) or false end
+end
 local found = redis.call('HMGET', buyers, unpack(users))
 local records = {}  -- user -> record; a user may stand in the batch more than once
 for i = 1, requests do
@@ -89,6 +100,7 @@ local function decide(user, id, text)
     return 'DUPLICATE ' .. STATES[string.sub(line, 21, 21)] .. ' ' .. string.sub(line, 22, 31)
   end
   if shut then return shut end
+  if not wish then return 'UNKNOWN_SKU' end
   for i = 1, #wish, 2 do
     if not counters[slot_of[wish[i]]] then return 'UNKNOWN_SKU' end
   end

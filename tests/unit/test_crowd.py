@@ -13,8 +13,9 @@ from loadtest.plan import Click, PlanSettings, draw_plan
 from loadtest.tally import CrowdReport, Latencies
 
 UNITS = {"phone-black": 3000, "phone-white": 1000}
+Answer = tuple[int, dict[str, str], dict[str, str]]  # status, headers, body
 # The server's part: (key, how often it was asked with it) → an answer, or None to hang up.
-Behaviour = Callable[[str, int], tuple[int, dict[str, str], dict[str, object]] | None]
+Behaviour = Callable[[str, int], Answer | None]
 
 
 class Shop:
@@ -66,7 +67,7 @@ async def shop_of(behave: Behaviour) -> AsyncIterator[tuple[Shop, str]]:
     server.close()
 
 
-def reserve_all(key: str, times: int) -> tuple[int, dict[str, str], dict[str, object]]:
+def reserve_all(key: str, times: int) -> Answer:
     return (201 if times == 1 else 200), {}, {"reservation_id": f"demo.{key[:20]}"}
 
 
@@ -112,7 +113,9 @@ def test_plan_repeats_keys_for_duplicates_and_retries_only() -> None:
 
 
 async def test_every_click_gets_one_outcome_and_every_promise_is_kept_once() -> None:
-    plan = PlanSettings(buyers=300, seed=5, units=UNITS, duplicates=0.2, retries=0.2, greedy=0)
+    plan = PlanSettings(
+        buyers=300, seed=5, units=UNITS, duplicates=0.2, retries=0.2, greedy=0, later_seconds=(0, 0)
+    )
     async with shop_of(reserve_all) as (shop, url):
         report = await rush(url, plan)
 
@@ -126,13 +129,17 @@ async def test_every_click_gets_one_outcome_and_every_promise_is_kept_once() -> 
 
 async def test_no_more_than_the_allowed_connections_are_used() -> None:
     async with shop_of(reserve_all) as (shop, url):
-        await rush(url, PlanSettings(buyers=200, seed=5, units=UNITS), connections_max=4)
+        await rush(
+            url,
+            PlanSettings(buyers=200, seed=5, units=UNITS, retries=0, greedy=0),
+            connections_max=4,
+        )
 
     assert 1 < shop.in_flight_max <= 4
 
 
 async def test_shed_buyer_comes_back_with_the_same_key_and_token() -> None:
-    def shed_first(key: str, times: int) -> tuple[int, dict[str, str], dict[str, object]]:
+    def shed_first(key: str, times: int) -> Answer:
         if times == 1:
             return 503, {"Retry-After": "0"}, {"code": "overloaded"}
         return reserve_all(key, times - 1)
@@ -159,7 +166,7 @@ async def test_buyer_gives_up_after_the_allowed_attempts() -> None:
 
 
 async def test_answer_lost_on_its_way_is_asked_for_again_and_counts_once() -> None:
-    def hang_up_first(key: str, times: int) -> tuple[int, dict[str, str], dict[str, object]] | None:
+    def hang_up_first(key: str, times: int) -> Answer | None:
         return None if times == 1 else reserve_all(key, times)
 
     plan = PlanSettings(buyers=40, seed=5, units=UNITS, duplicates=0, retries=0, greedy=0)
@@ -171,7 +178,7 @@ async def test_answer_lost_on_its_way_is_asked_for_again_and_counts_once() -> No
 
 
 async def test_connection_that_the_server_closes_after_an_answer_is_replaced() -> None:
-    def once(key: str, times: int) -> tuple[int, dict[str, str], dict[str, object]]:
+    def once(key: str, times: int) -> Answer:
         return 409, {"Connection": "close"}, {"code": "sold_out"}
 
     plan = PlanSettings(buyers=40, seed=5, units=UNITS, duplicates=0, retries=0, greedy=0)
@@ -183,7 +190,7 @@ async def test_connection_that_the_server_closes_after_an_answer_is_replaced() -
 
 
 async def test_two_reservations_for_one_key_are_called_a_broken_promise() -> None:
-    def fickle(key: str, times: int) -> tuple[int, dict[str, str], dict[str, object]]:
+    def fickle(key: str, times: int) -> Answer:
         return 201, {}, {"reservation_id": f"demo.{times}"}
 
     clicks = [Click(0, 0, b"k" * 32, b"{}"), Click(0, 0, b"k" * 32, b"{}")]
