@@ -1,0 +1,1 @@
+"""What operators do: create and steer sales, restock, refund, read the audit log."""

@@ -1,0 +1,196 @@
+"""The calls under /v1/admin. All of them are for operators, by the way they are registered."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Final
+
+import msgspec
+from aiohttp import web
+
+from api.admin.audit import read_audit
+from api.answers import Answer, personal
+from api.bodies import require_json
+from api.front import Front
+from api.paging import cursor, cursor_text, page_size
+from api.payments.handlers import refund
+from api.problems import Code, problem
+from api.reservations.decision import check_key
+from api.routing import Handler, Route
+from api.sales.bodies import operator_sale_body
+from api.sales.handlers import live_stock
+from engine.errors import RedisUnavailable, StaleEpoch
+from engine.model import UNITS_MAX
+from engine.sales import Sale, parse_sale_document
+
+DOCUMENT_BYTES_MAX: Final = 1_048_576  # 1000 SKUs with names in a few languages.
+
+OperatorHandler = Callable[[Front, web.Request, str], Awaitable[Answer]]
+
+
+class NoBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of pause, resume and close: none, or an empty object."""
+
+
+class OpenBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of open; `now` moves a later start of the window to this moment."""
+
+    now: bool = False
+
+
+class ExtendBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of extend."""
+
+    closes_at: Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class RestockBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of restock: units to add."""
+
+    sku: str
+    units: Annotated[int, msgspec.Meta(ge=1, le=UNITS_MAX)]
+
+
+class PageEnd(msgspec.Struct, frozen=True, array_like=True):
+    """The last audit entry of a page."""
+
+    entry_id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+_end_decoder: Final = msgspec.json.Decoder(PageEnd)
+_no_decoder: Final = msgspec.json.Decoder(NoBody)
+_open_decoder: Final = msgspec.json.Decoder(OpenBody)
+_extend_decoder: Final = msgspec.json.Decoder(ExtendBody)
+_restock_decoder: Final = msgspec.json.Decoder(RestockBody)
+
+
+async def create_sale(front: Front, request: web.Request, actor: str) -> Answer:
+    body = await front.bodies.raw(request, DOCUMENT_BYTES_MAX)
+    require_json(request.headers)
+    sale_id = (document := parse_sale_document(body)).sale_id
+    return await _changed(
+        front,
+        sale_id,
+        lambda: front.engine.sales.create(document, actor),
+        201,
+        ("Location", f"/v1/admin/sales/{sale_id}"),
+    )
+
+
+async def list_sales(front: Front, _: web.Request, _actor: str) -> Answer:
+    sales = await front.engine.sales.list()
+    return personal({"sales": [await _shown(front, sale) for sale in sales]})
+
+
+async def show_sale(front: Front, request: web.Request, _actor: str) -> Answer:
+    sale = await front.engine.sales.get(request.match_info["sale"])
+    return personal(await _shown(front, sale))
+
+
+async def open_sale(front: Front, request: web.Request, actor: str) -> Answer:
+    sale_id = request.match_info["sale"]
+    now = (await front.bodies.optional_json(request, _open_decoder, OpenBody())).now
+    return await _changed(front, sale_id, lambda: front.engine.sales.open(sale_id, actor, now=now))
+
+
+async def pause_sale(front: Front, request: web.Request, actor: str) -> Answer:
+    sale_id = await _sale_without_body(front, request)
+    return await _changed(front, sale_id, lambda: front.engine.sales.pause(sale_id, actor))
+
+
+async def resume_sale(front: Front, request: web.Request, actor: str) -> Answer:
+    sale_id = await _sale_without_body(front, request)
+    return await _changed(front, sale_id, lambda: front.engine.sales.resume(sale_id, actor))
+
+
+async def close_sale(front: Front, request: web.Request, actor: str) -> Answer:
+    sale_id = await _sale_without_body(front, request)
+    return await _changed(front, sale_id, lambda: front.engine.sales.close(sale_id, actor))
+
+
+async def extend_sale(front: Front, request: web.Request, actor: str) -> Answer:
+    sale_id = request.match_info["sale"]
+    closes_at = (await front.bodies.json(request, _extend_decoder)).closes_at
+    return await _changed(
+        front, sale_id, lambda: front.engine.sales.extend(sale_id, closes_at, actor)
+    )
+
+
+async def restock_sale(front: Front, request: web.Request, actor: str) -> Answer:
+    sale_id = request.match_info["sale"]
+    body = await front.bodies.json(request, _restock_decoder)
+    key = request.headers.get("Idempotency-Key")
+    if key is not None:
+        check_key(key)
+    return await _changed(
+        front,
+        sale_id,
+        lambda: front.engine.sales.restock(sale_id, body.sku, body.units, actor, key),
+    )
+
+
+async def refund_payment(front: Front, request: web.Request, actor: str) -> Answer:
+    return await refund(front, request.match_info["payment"], actor)
+
+
+async def show_audit(front: Front, request: web.Request, _actor: str) -> Answer:
+    size = page_size(request)
+    end = cursor(request, _end_decoder)
+    before = end.entry_id if end else None
+    entries = await read_audit(front.engine.pool, request.query.get("sale"), before, size)
+    page: dict[str, object] = {"entries": entries}
+    if len(entries) == size:
+        page["next"] = cursor_text(PageEnd(entries[-1].entry_id))
+    return personal(page)
+
+
+async def _sale_without_body(front: Front, request: web.Request) -> str:
+    await front.bodies.optional_json(request, _no_decoder, NoBody())
+    return request.match_info["sale"]
+
+
+async def _changed(
+    front: Front,
+    sale_id: str,
+    change: Callable[[], Awaitable[Sale]],
+    status: int = 200,
+    *headers: tuple[str, str],
+) -> Answer:
+    try:
+        sale = await change()
+    except (RedisUnavailable, StaleEpoch) as error:
+        # Postgres has the change; the error says so and when it takes effect.
+        return problem(Code.UNAVAILABLE, str(error))
+    finally:
+        front.engine.directory.forget(sale_id)
+    return personal(await _shown(front, sale), status, *headers)
+
+
+async def _shown(front: Front, sale: Sale) -> object:
+    stock = await live_stock(front, sale.sale_id)
+    return operator_sale_body(sale, stock, front.engine.clock.now_ms())
+
+
+def _for_operators(handler: OperatorHandler) -> Handler:
+    async def call(front: Front, request: web.Request) -> Answer:
+        return await handler(front, request, front.operator(request).user_id)
+
+    return call
+
+
+def _route(method: str, path: str, handler: OperatorHandler) -> Route:
+    return Route(method, f"/v1/admin{path}", _for_operators(handler))
+
+
+ROUTES = (
+    _route("POST", "/sales", create_sale),
+    _route("GET", "/sales", list_sales),
+    _route("GET", "/sales/{sale}", show_sale),
+    _route("POST", "/sales/{sale}/open", open_sale),
+    _route("POST", "/sales/{sale}/pause", pause_sale),
+    _route("POST", "/sales/{sale}/resume", resume_sale),
+    _route("POST", "/sales/{sale}/close", close_sale),
+    _route("POST", "/sales/{sale}/extend", extend_sale),
+    _route("POST", "/sales/{sale}/restock", restock_sale),
+    _route("GET", "/audit", show_audit),
+    _route("POST", "/payments/{payment}/refunds", refund_payment),
+)

@@ -1,0 +1,60 @@
+"""What a call is answered with, before it becomes aiohttp's: status, headers, body.
+
+Knows the headers that every answer carries. Knows no route.
+"""
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+JSON: Final = "application/json"
+PROBLEM_JSON: Final = "application/problem+json"
+
+Headers = tuple[tuple[str, str], ...]
+
+# On every answer. The policy lets a browser do nothing with an API's answer but read it.
+SECURITY_HEADERS: Final[Headers] = (
+    ("Server", "doorbuster"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Referrer-Policy", "no-referrer"),
+)
+NO_STORE: Final = ("Cache-Control", "no-store")
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """One answer. `label` is what it is counted under where the status says too little."""
+
+    status: int
+    body: bytes
+    headers: Headers
+    label: str = ""
+
+    def to_response(self, request_id: str) -> web.Response:
+        headers = (*self.headers, ("X-Request-Id", request_id))
+        return web.Response(status=self.status, body=self.body, headers=headers)
+
+
+PERSONAL: Final[Headers] = (*SECURITY_HEADERS, ("Content-Type", JSON), NO_STORE)
+
+
+def personal(value: Any, status: int = 200, *more: tuple[str, str]) -> Answer:
+    """A JSON answer meant for one caller: nobody on the way may keep it."""
+    return Answer(status, msgspec.json.encode(value), (*PERSONAL, *more))
+
+
+def public(value: Any) -> Answer:
+    """A JSON answer that is the same for everybody, and old in a moment."""
+    headers = (*SECURITY_HEADERS, ("Content-Type", JSON), ("Cache-Control", "no-cache"))
+    return Answer(200, msgspec.json.encode(value), headers)
+
+
+@lru_cache(maxsize=256)
+def time_text(ms: int) -> str:
+    """RFC 3339, UTC, with the milliseconds only where there are some."""
+    seconds, rest = divmod(ms, 1000)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{rest:03d}Z" if rest else f"{text}Z"

@@ -1,0 +1,98 @@
+"""Reads request bodies: bounded, JSON, typed, every complaint with the name of its field."""
+
+import re
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from api.problems import Code, FieldError, Refusal, invalid
+
+JSON_TYPE: Final = "application/json"
+
+Body = TypeVar("Body")
+
+_PLACE = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$")
+_NAMED_FIELD = re.compile(r"(?:missing required|contains unknown) field `(?P<name>[^`]*)`")
+_LENGTH = re.compile(r"[0-9]{1,12}")
+
+
+async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes | None:
+    """The whole body, or None as soon as it proves larger than `bytes_max`."""
+    content = request.content
+    if content.is_eof():  # It came with the headers, as small bodies do.
+        body = content.read_nowait()
+        return body if len(body) <= bytes_max else None
+    declared = request.headers.get("Content-Length", "0")
+    if not _LENGTH.fullmatch(declared) or int(declared) > bytes_max:
+        return None
+    chunks = bytearray()
+    while chunk := await content.readany():
+        chunks += chunk
+        if len(chunks) > bytes_max:
+            return None
+    return bytes(chunks)
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether a Content-Type header says JSON, with whatever parameters."""
+    if content_type == JSON_TYPE:
+        return True
+    return content_type is not None and content_type.partition(";")[0].strip().lower() == JSON_TYPE
+
+
+class BodyReader:
+    """Reads the bodies of the calls that are not hot. Raises Refusal."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+
+    async def raw(self, request: web.BaseRequest, bytes_max: int | None = None) -> bytes:
+        """The bytes as they came."""
+        limit = bytes_max or self.bytes_max
+        body = await read_body(request, limit)
+        if body is None:
+            raise Refusal(Code.BODY_TOO_LARGE, f"At most {limit} bytes.")
+        return body
+
+    async def json(self, request: web.BaseRequest, decoder: msgspec.json.Decoder[Body]) -> Body:
+        """The body as the decoder's type."""
+        body = await self.raw(request)
+        require_json(request.headers)
+        return decode(body, decoder)
+
+    async def optional_json(
+        self, request: web.BaseRequest, decoder: msgspec.json.Decoder[Body], default: Body
+    ) -> Body:
+        """As `json`; `default` if there is no body at all."""
+        body = await self.raw(request)
+        if not body:
+            return default
+        require_json(request.headers)
+        return decode(body, decoder)
+
+
+def require_json(headers: Mapping[str, str]) -> None:
+    if not is_json(headers.get("Content-Type")):
+        raise Refusal(Code.INVALID_REQUEST, "Content-Type must be application/json.")
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
+    """The value, or Refusal with the field that is wrong."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise Refusal.of(invalid([field_error(str(error))])) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal(Code.INVALID_REQUEST, f"The body is not JSON: {error}") from None
+
+
+def field_error(message: str) -> FieldError:
+    """msgspec's complaint, as in "Expected `int`, got `str` - at `$.items[0].quantity`"."""
+    place = _PLACE.search(message)
+    path = place["path"] if place else ""
+    text = message[: place.start()] if place else message
+    if named := _NAMED_FIELD.search(text):
+        path = f"{path}.{named['name']}" if path else named["name"]
+    return FieldError(path, text)

@@ -1,0 +1,182 @@
+"""Stands in front of aiohttp's protocol: caps connections and closes those that dawdle.
+
+aiohttp bounds neither the time in which a request arrives (slowloris) nor the number of
+connections. The guard wraps its protocol and passes everything on; it knows nothing of HTTP
+beyond "the request has arrived", which it is told through the request factory.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from aiohttp import StreamReader, web
+
+from api.answers import PROBLEM_JSON
+from api.problems import Code, problem
+from engine import metrics
+
+logger = logging.getLogger(__name__)
+
+SWEEP_SECONDS: Final = 0.5  # How late a dawdler may be closed.
+
+_full = problem(Code.OVERLOADED, "Too many connections.")
+FULL_ANSWER: Final = (
+    f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {PROBLEM_JSON}\r\n"
+    f"Content-Length: {len(_full.body)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+).encode() + _full.body
+
+
+class ConnectionGuards:
+    """The guards of one process, and its connection caps."""
+
+    def __init__(
+        self,
+        make_protocol: Callable[[], web.RequestHandler],
+        clock: Callable[[], float],
+        *,
+        connections_max: int,
+        per_address_max: int,
+        request_seconds_max: float,
+    ) -> None:
+        self._make_protocol = make_protocol
+        self._clock = clock
+        self._connections_max = connections_max
+        self._per_address_max = per_address_max
+        self.request_seconds_max = request_seconds_max
+        self.now = clock()  # As of the last sweep: exact enough to bound seconds.
+        self._guards: dict[web.RequestHandler, ConnectionGuard] = {}
+        self._of_address: Counter[str] = Counter()
+        self.empty = asyncio.Event()  # No connection is open.
+        self.empty.set()
+
+    def __call__(self) -> "ConnectionGuard":
+        """The protocol of a new connection, for `loop.create_server`."""
+        return ConnectionGuard(self, self._make_protocol())
+
+    def __len__(self) -> int:
+        return len(self._guards)
+
+    def headers_arrived(self, protocol: web.RequestHandler, payload: StreamReader) -> None:
+        """A request's headers are read; it has arrived once `payload` is at its end."""
+        guard = self._guards.get(protocol)
+        if guard is not None:
+            guard.payload = payload
+
+    async def run(self) -> None:
+        """Sweeps until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.sweep_once()
+
+    def sweep_once(self) -> int:
+        """Closes the connections whose time is over. Returns how many."""
+        self.now = self._clock()
+        late = [guard for guard in self._guards.values() if guard.is_late(self.now)]
+        for guard in late:
+            guard.abort()
+        if late:
+            metrics.shed.labels("slow_connection").inc(len(late))
+        return len(late)
+
+    def admit(self, guard: "ConnectionGuard", protocol: web.RequestHandler) -> bool:
+        """Counts a new connection in; False if there are too many already."""
+        if (
+            len(self._guards) >= self._connections_max
+            or self._of_address[guard.address] >= self._per_address_max
+        ):
+            metrics.shed.labels("connections").inc()
+            return False
+        self._guards[protocol] = guard
+        self.empty.clear()
+        self._of_address[guard.address] += 1
+        return True
+
+    def leave(self, guard: "ConnectionGuard", protocol: web.RequestHandler) -> None:
+        if self._guards.pop(protocol, None) is None:
+            return
+        self._of_address[guard.address] -= 1
+        if not self._of_address[guard.address]:
+            del self._of_address[guard.address]
+        if not self._guards:
+            self.empty.set()
+
+
+class ConnectionGuard(asyncio.Protocol):
+    """One connection's guard: passes everything on and remembers since when it waits."""
+
+    __slots__ = (
+        "_guards",
+        "_inner",
+        "_paused_at",
+        "_transport",
+        "_waiting_since",
+        "address",
+        "payload",
+    )
+
+    def __init__(self, guards: ConnectionGuards, inner: web.RequestHandler) -> None:
+        self._guards = guards
+        self._inner = inner
+        self._transport: asyncio.Transport | None = None
+        self._waiting_since = guards.now
+        self._paused_at: float | None = None
+        self.address = ""
+        # Body of the newest request whose headers were read; None while headers are awaited.
+        self.payload: StreamReader | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.address = _address(transport)
+        if self._guards.admit(self, self._inner):
+            self._inner.connection_made(transport)
+        else:
+            self._transport.write(FULL_ANSWER)
+            self._transport.close()
+            self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None:
+            return
+        payload = self.payload
+        if payload is not None and payload.is_eof():
+            # The last request was whole, so these bytes begin another.
+            self.payload = None
+            self._waiting_since = self._guards.now
+        self._inner.data_received(data)
+
+    def eof_received(self) -> None:
+        if self._transport is not None:
+            self._inner.eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._transport is not None:
+            self._guards.leave(self, self._inner)
+            self._inner.connection_lost(exc)
+            self._transport = None
+
+    def pause_writing(self) -> None:
+        self._paused_at = self._guards.now
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._paused_at = None
+        self._inner.resume_writing()
+
+    def is_late(self, now: float) -> bool:
+        """Whether a request takes too long to arrive, or an answer too long to be read."""
+        seconds_max = self._guards.request_seconds_max
+        if self._paused_at is not None and now - self._paused_at > seconds_max:
+            return True
+        has_arrived = self.payload is not None and self.payload.is_eof()
+        return not has_arrived and now - self._waiting_since > seconds_max
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _address(transport: asyncio.BaseTransport) -> str:
+    peer: Any = transport.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) else ""

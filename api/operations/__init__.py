@@ -1,0 +1,1 @@
+"""Health, readiness and metrics, for those who run the engine."""

@@ -1,0 +1,1 @@
+"""Shows buyers their orders and cancels them."""

@@ -1,0 +1,1 @@
+"""Starts payments for orders, shows them, and asks for refunds."""

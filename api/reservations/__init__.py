@@ -1,0 +1,1 @@
+"""Reserves units for a buyer, shows what became of them, and gives them back."""

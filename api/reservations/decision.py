@@ -1,0 +1,156 @@
+"""Answers one reserve call: who, how fast, what, and the engine's outcome in HTTP's words.
+
+Takes strings and bytes and gives an Answer, so that any front can share it. Knows no aiohttp.
+"""
+
+import re
+from typing import Annotated, Final, NamedTuple
+
+import msgspec
+
+from api.answers import PERSONAL, Answer, time_text
+from api.bodies import decode, is_json
+from api.problems import Code, Refusal, problem, problem_of
+from engine.core import Engine
+from engine.errors import Overloaded, Unavailable
+from engine.model import (
+    IDEMPOTENCY_KEY_MAX,
+    ITEMS_MAX,
+    QUANTITY_MAX,
+    SKU,
+    Item,
+    Items,
+    Outcome,
+    Refused,
+    Reserved,
+    ReserveRequest,
+    items_from_text,
+    items_to_text,
+    make_reservation_id,
+    public_id,
+)
+from engine.sales import Sale
+
+_KEY = re.compile(rf"[ -~]{{1,{IDEMPOTENCY_KEY_MAX}}}")
+
+_CODES: Final = {
+    Outcome.MISMATCH: Code.IDEMPOTENCY_MISMATCH,
+    Outcome.SOLD_OUT: Code.SOLD_OUT,
+    Outcome.ALL_RESERVED: Code.ALL_RESERVED,
+    Outcome.LIMIT_REACHED: Code.LIMIT_REACHED,
+    Outcome.NOT_STARTED: Code.NOT_STARTED,
+    Outcome.ENDED: Code.SALE_ENDED,
+    Outcome.PAUSED: Code.SALE_PAUSED,
+    Outcome.UNKNOWN_SKU: Code.UNKNOWN_SKU,
+    Outcome.STALE_EPOCH: Code.UNAVAILABLE,
+}
+# Most answers of a rush are refusals, and all of one outcome are alike.
+_REFUSALS: Final = {outcome: problem(code) for outcome, code in _CODES.items()}
+
+_REPLAYED: Final = ("Idempotent-Replayed", "true")
+
+
+class WantedItem(Item, frozen=True, forbid_unknown_fields=True):
+    """Some units of one SKU, as a client may ask for them."""
+
+    sku: Annotated[str, msgspec.Meta(pattern=rf"^(?:{SKU.pattern})\Z")]
+    quantity: Annotated[int, msgspec.Meta(ge=1, le=QUANTITY_MAX)]
+
+
+class ReserveBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a reserve call."""
+
+    items: Annotated[tuple[WantedItem, ...], msgspec.Meta(min_length=1, max_length=ITEMS_MAX)]
+
+
+class ReservationBody(msgspec.Struct, frozen=True):
+    """A reservation, as buyers see it."""
+
+    reservation_id: str
+    sale_id: str
+    items: Items
+    status: str
+    reserved_until: str
+
+
+class ReserveCall(NamedTuple):
+    """What a reserve decision needs of an HTTP request. Headers that are missing are None."""
+
+    user_id: str
+    sale_id: str
+    idempotency_key: str | None
+    content_type: str | None
+    body: bytes
+
+
+_decoder: Final = msgspec.json.Decoder(ReserveBody)
+_encode: Final = msgspec.json.Encoder().encode
+
+
+async def reserve(engine: Engine, call: ReserveCall) -> Answer:
+    """201 with the reservation, 200 with an earlier one, or a problem. Raises nothing of the engine's."""
+    try:
+        key = check_key(call.idempotency_key)
+        items_text = wanted_items(call.content_type, call.body)
+        directory = engine.directory
+        sale = directory.peek(call.sale_id) or await directory.get(call.sale_id)
+        if sale is None:
+            return problem(Code.UNKNOWN_SALE)
+        reservation_id = make_reservation_id(call.sale_id, call.user_id, key)
+        request = ReserveRequest(call.user_id, reservation_id, items_text)
+        reply = await engine.inventory.reserve(sale.ref, request)
+    except Refusal as refusal:
+        return refusal.answer
+    except (Overloaded, Unavailable) as error:
+        answer = problem_of(error)
+        assert answer is not None
+        return answer
+    if type(reply) is Reserved:
+        return _accepted(call.sale_id, reply, items_text)
+    assert isinstance(reply, Refused)
+    return _refused(engine, sale, reply.outcome)
+
+
+def check_key(key: str | None) -> str:
+    """The idempotency key, or Refusal."""
+    if key is None or not _KEY.fullmatch(key):
+        raise Refusal(
+            Code.INVALID_REQUEST,
+            f"Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_MAX} printable ASCII characters.",
+        )
+    return key
+
+
+def wanted_items(content_type: str | None, body: bytes) -> str:
+    """The items of a reserve body as canonical text, or Refusal."""
+    if not is_json(content_type):
+        raise Refusal(Code.INVALID_REQUEST, "Content-Type must be application/json.")
+    items = decode(body, _decoder).items
+    if len(items) > 1 and len({item.sku for item in items}) < len(items):
+        raise Refusal(Code.INVALID_REQUEST, "items: a SKU stands there more than once.")
+    return items_to_text(items)
+
+
+def _accepted(sale_id: str, reserved: Reserved, items_text: str) -> Answer:
+    name = public_id(sale_id, reserved.reservation_id)
+    body = ReservationBody(
+        reservation_id=name,
+        sale_id=sale_id,
+        items=items_from_text(items_text),
+        status=reserved.state.value,
+        reserved_until=time_text(reserved.reserved_until_ms),
+    )
+    location = ("Location", f"/v1/reservations/{name}")
+    if reserved.replayed:
+        return Answer(200, _encode(body), (*PERSONAL, location, _REPLAYED), "replayed")
+    return Answer(201, _encode(body), (*PERSONAL, location), "reserved")
+
+
+def _refused(engine: Engine, sale: Sale, outcome: Outcome) -> Answer:
+    if outcome is Outcome.NOT_STARTED:
+        wait_ms = sale.opens_at_ms - engine.clock.now_ms()
+        return problem(Code.NOT_STARTED, retry_after_s=wait_ms / 1000)
+    if outcome is Outcome.STALE_EPOCH:
+        # The stock is of another generation than the copy we know: read the sale anew.
+        engine.directory.forget(sale.sale_id)
+    return _REFUSALS[outcome]

@@ -1,0 +1,116 @@
+"""The calls on reservations: make one, look at it, give it back."""
+
+from typing import Any
+
+from aiohttp import web
+
+from api.answers import Answer, personal, time_text
+from api.bodies import read_body
+from api.front import Front, order_ids
+from api.orders.store import Order, OrderBook, order_body
+from api.problems import Code, Refusal, problem
+from api.reservations.decision import ReservationBody, ReserveCall, reserve
+from api.routing import Route
+from engine.errors import UnknownReservation
+from engine.model import (
+    SALE_ID,
+    STATE_OF_ORDER,
+    OrderStatus,
+    Reservation,
+    ReservationState,
+    items_from_text,
+    public_id,
+)
+
+RESERVE_PREFIX = "/v1/sales/"
+RESERVE_SUFFIX = "/reservations"
+
+
+def hot_sale_id(method: str, path: str) -> str | None:
+    """The sale of a reserve call, read from the raw request line; None for any other call."""
+    if method == "POST" and path.startswith(RESERVE_PREFIX) and path.endswith(RESERVE_SUFFIX):
+        sale_id = path[len(RESERVE_PREFIX) : -len(RESERVE_SUFFIX)]
+        return sale_id if SALE_ID.fullmatch(sale_id) else None
+    return None
+
+
+async def make_reservation(front: Front, request: web.BaseRequest) -> Answer:
+    identity = front.caller(request)
+    body = await read_body(request, front.bodies.bytes_max)
+    if body is None:
+        return problem(Code.BODY_TOO_LARGE, f"At most {front.bodies.bytes_max} bytes.")
+    headers = request.headers
+    answer = await reserve(
+        front.engine,
+        ReserveCall(
+            identity.user_id,
+            _sale_id(request),
+            headers.get("Idempotency-Key"),
+            headers.get("Content-Type"),
+            body,
+        ),
+    )
+    front.counts.outcomes[answer.label] += 1
+    return answer
+
+
+async def show_reservation(front: Front, request: web.Request) -> Answer:
+    identity = front.caller(request)
+    sale_id, reservation_id = order_ids(request, "reservation")
+    order = await OrderBook(front.engine.pool).find(sale_id, reservation_id)
+    if order is not None:
+        if order.user_id != identity.user_id:
+            raise Refusal(Code.NOT_FOUND)
+        return personal(_with_order(order))
+    # Not drained yet, or there is none: Redis knows.
+    found = await front.engine.inventory.reservation(sale_id, identity.user_id, reservation_id)
+    if found is None:
+        raise Refusal(Code.NOT_FOUND)
+    return personal(_without_order(sale_id, found))
+
+
+async def release_reservation(front: Front, request: web.Request) -> Answer:
+    identity = front.caller(request)
+    sale_id, reservation_id = order_ids(request, "reservation")
+    engine = front.engine
+    await engine.orders.cancel(sale_id, reservation_id, identity.user_id)
+    order = await OrderBook(engine.pool).find(sale_id, reservation_id)
+    if order is None:
+        raise UnknownReservation(reservation_id)
+    return personal(_with_order(order))
+
+
+def _sale_id(request: web.BaseRequest) -> str:
+    if isinstance(request, web.Request):
+        return request.match_info["sale"]
+    return request.raw_path[len(RESERVE_PREFIX) : -len(RESERVE_SUFFIX)]
+
+
+def _without_order(sale_id: str, reservation: Reservation) -> ReservationBody:
+    return ReservationBody(
+        reservation_id=public_id(sale_id, reservation.reservation_id),
+        sale_id=sale_id,
+        items=items_from_text(reservation.items_text),
+        status=reservation.state.value,
+        reserved_until=time_text(reservation.reserved_until_ms),
+    )
+
+
+def _with_order(order: Order) -> dict[str, Any]:
+    body = order_body(order)
+    state: ReservationState = STATE_OF_ORDER[OrderStatus(order.status)]
+    return {
+        "reservation_id": body.reservation_id,
+        "sale_id": order.sale_id,
+        "items": body.items,
+        "status": state.value,
+        "reserved_until": body.reserved_until,
+        "order": body,
+    }
+
+
+ROUTES = (
+    Route("POST", "/v1/sales/{sale}/reservations", make_reservation),
+    Route("GET", "/v1/reservations/{reservation}", show_reservation),
+    Route("DELETE", "/v1/reservations/{reservation}", release_reservation),
+)

@@ -1,0 +1,117 @@
+"""Joins handlers to aiohttp: request ids, security headers, shedding, problems, counting."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from api.answers import Answer
+from api.front import Front
+from api.problems import Code, Refusal, problem, problem_of
+from engine.errors import DoorbusterError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Front, web.Request], Awaitable[Answer]]
+
+_CODES: Final = {
+    404: Code.NOT_FOUND,
+    405: Code.METHOD_NOT_ALLOWED,
+    413: Code.BODY_TOO_LARGE,
+    417: Code.EXPECTATION_FAILED,
+}
+NO_ROUTE: Final = "none"
+
+
+class Route(NamedTuple):
+    """One call of the HTTP contract. `always` exempts it from shedding: probes must be answered."""
+
+    method: str
+    path: str
+    handler: Handler
+    always: bool = False
+
+
+def add_routes(app: web.Application, front: Front, routes: tuple[Route, ...]) -> None:
+    for route in routes:
+        if route.method == "GET":
+            app.router.add_get(route.path, adapt(front, route))  # and HEAD
+        else:
+            app.router.add_route(route.method, route.path, adapt(front, route))
+
+
+def adapt(front: Front, route: Route) -> Callable[[Any], Awaitable[web.Response]]:
+    """The route as aiohttp wants it: a request in, a response out, whatever happens."""
+    name = f"{route.method} {route.path}"
+    handler, always, in_flight = route.handler, route.always, front.in_flight
+
+    async def call(request: Any) -> web.Response:
+        request_id = request_id_of(front, request)
+        if always:
+            answer = await _answer(front, handler, request, request_id)
+        elif in_flight.try_enter():
+            try:
+                answer = await _answer(front, handler, request, request_id)
+            finally:
+                in_flight.leave()
+        else:
+            front.counts.shed["in_flight"] += 1
+            answer = problem(Code.OVERLOADED)
+        return _respond(front, name, request_id, answer)
+
+    return call
+
+
+def no_route(front: Front) -> Middleware:
+    """The middleware that turns aiohttp's own refusals (no such path or method) into problems."""
+
+    @web.middleware
+    async def middleware(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            answer = problem(_CODES.get(error.status, Code.INVALID_REQUEST))
+            if allow := error.headers.get("Allow"):
+                answer = Answer(answer.status, answer.body, (*answer.headers, ("Allow", allow)))
+        return _respond(front, NO_ROUTE, request_id_of(front, request), answer)
+
+    return middleware
+
+
+def request_id_of(front: Front, request: web.BaseRequest) -> str:
+    return front.request_ids.of(request.headers.get("X-Request-Id"))
+
+
+def _respond(front: Front, route: str, request_id: str, answer: Answer) -> web.Response:
+    response = answer.to_response(request_id)
+    front.counts.requests[route, answer.status] += 1
+    if front.stopping:
+        response.force_close()
+    return response
+
+
+async def _answer(front: Front, handler: Handler, request: web.Request, request_id: str) -> Answer:
+    try:
+        return await handler(front, request)
+    except Refusal as refusal:
+        return refusal.answer
+    except DoorbusterError as error:
+        if isinstance(error, Unavailable):
+            logger.warning("%s", error, extra={"action": "unavailable"})
+        return problem_of(error) or _broken(request_id)
+    except ConnectionError:
+        raise  # The client left; nobody waits for an answer.
+    except Exception:
+        return _broken(request_id)
+
+
+def _broken(request_id: str) -> Answer:
+    """A bug: logged with its cause, answered without it."""
+    logger.exception("Request %s failed.", request_id, extra={"action": "internal_error"})
+    return problem(
+        Code.INTERNAL_ERROR, "The log knows more under the request id.", request_id=request_id
+    )

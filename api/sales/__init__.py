@@ -1,0 +1,1 @@
+"""Shows sales with their live stock."""

@@ -1,0 +1,214 @@
+"""Serves the application on a listening socket, and stops without losing an answer.
+
+The reserve call goes straight from aiohttp's protocol to its handler; everything else goes through
+`web.Application`, whose routing costs more than a reservation's own work.
+"""
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+import uvloop
+from aiohttp import http_parser, web
+
+from api.app import FRONT, make_app
+from api.connection import ConnectionGuards
+from api.counts import FLUSH_SECONDS
+from api.problems import Code, problem
+from api.reservations.handlers import hot_sale_id, make_reservation
+from api.routing import Route, adapt
+from engine.config import Settings
+from engine.core import Engine
+from engine.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+BACKLOG: Final = 4096  # A crowd connects at once; the kernel's somaxconn bounds it further.
+HEADER_LINE_BYTES_MAX: Final = 8190
+HEADERS_MAX: Final = 64
+GOODBYE_SECONDS: Final = 0.25  # In which kept-alive connections are told "Connection: close".
+STOP_SECONDS_MAX: Final = 30.0
+
+HOT_ROUTE: Final = Route("POST", "/v1/sales/{sale}/reservations", make_reservation)
+
+# aiohttp reports every malformed request as an error with its traceback; the answer is enough.
+_quiet = logging.getLogger("aiohttp.quiet")
+_quiet.setLevel(logging.CRITICAL)
+
+
+class HttpConnection(web.RequestHandler):
+    """aiohttp's protocol with our words for requests that are not HTTP."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002  # It quotes the client; ours does not.
+    ) -> web.StreamResponse:
+        if status != 400:
+            logger.error("A request failed.", exc_info=exc, extra={"action": "internal_error"})
+        if request.writer.output_size > 0:
+            raise ConnectionError("Half an answer is sent already.")
+        code = Code.INVALID_REQUEST if status == 400 else Code.INTERNAL_ERROR
+        detail = "This is not a valid HTTP request." if status == 400 else ""
+        response = problem(code, detail).to_response("none")
+        response.force_close()
+        return response
+
+
+class HttpServer:
+    """One process's server. `start`, then `stop`; the engine is its owner's to close."""
+
+    def __init__(self, engine: Engine, listener: socket.socket) -> None:
+        if not http_parser.HttpRequestParser.__module__.endswith("_http_parser"):
+            raise ConfigError(["aiohttp lacks its compiled parser: install a wheel with it."])
+        self._app = make_app(engine)
+        self._settings = engine.settings
+        self._listener = listener
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Accepts connections when it returns."""
+        loop = asyncio.get_running_loop()
+        settings = self._settings
+        self._runner = web.AppRunner(self._app, access_log=None)
+        await self._runner.setup()
+        assert self._runner.server is not None
+        self._server = web.Server(
+            _dispatcher(self._app, self._runner.server), request_factory=self._make_request
+        )
+        self._guards = ConnectionGuards(
+            self._make_protocol,
+            loop.time,
+            connections_max=settings.connections_max,
+            per_address_max=settings.connections_per_address_max,
+            request_seconds_max=settings.request_seconds_max,
+        )
+        self._listening = await loop.create_server(
+            self._guards, sock=self._listener, backlog=BACKLOG
+        )
+        self._tasks = [
+            asyncio.create_task(self._guards.run(), name="connection guards"),
+            asyncio.create_task(self._flush_counts(), name="flush counts"),
+        ]
+
+    async def stop(self) -> None:
+        """Stops accepting, finishes what is in flight, says goodbye, closes. Idempotent."""
+        if not self._tasks:
+            return
+        tasks, self._tasks = self._tasks, []
+        self._app[FRONT].stopping = True
+        # One more turn takes in what the kernel has accepted already: closing would reset it.
+        await asyncio.sleep(0)
+        self._listening.close()
+        await self._say_goodbye()
+        self._server.pre_shutdown()
+        await self._server.shutdown(STOP_SECONDS_MAX)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._runner.cleanup()
+
+    def _make_protocol(self) -> HttpConnection:
+        return HttpConnection(
+            self._server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=self._settings.keepalive_seconds,
+            access_log=None,  # type: ignore[arg-type]  # None switches it off.
+            logger=_quiet,
+            max_line_size=HEADER_LINE_BYTES_MAX,
+            max_field_size=HEADER_LINE_BYTES_MAX,
+            max_headers=HEADERS_MAX,
+            auto_decompress=False,
+            lingering_time=min(2.0, self._settings.request_seconds_max),
+        )
+
+    def _make_request(
+        self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any
+    ) -> web.BaseRequest:
+        self._guards.headers_arrived(protocol, payload)
+        if hot_sale_id(message.method, message.path) and "Expect" not in message.headers:
+            loop = asyncio.get_running_loop()
+            return web.BaseRequest(message, payload, protocol, writer, task, loop)
+        assert self._runner.server is not None
+        return self._runner.server.request_factory(message, payload, protocol, writer, task)
+
+    async def _say_goodbye(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await self._guards.empty.wait()
+
+    async def _flush_counts(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            self._app[FRONT].counts.flush()
+
+
+def _dispatcher(app: web.Application, rest: web.Server) -> Callable[..., Any]:
+    """Sends requests made for the hot route to it, and all others to the application."""
+    reserve = adapt(app[FRONT], HOT_ROUTE)
+    handle_rest: Any = rest.request_handler
+
+    async def dispatch(request: web.BaseRequest) -> web.StreamResponse:
+        if type(request) is web.BaseRequest:
+            return await reserve(request)
+        response: web.StreamResponse = await handle_rest(request)
+        return response
+
+    return dispatch
+
+
+def open_listener(host: str, port: int) -> socket.socket:
+    """A TCP socket that shares its port with the other front processes. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def run(
+    settings: Settings, listener: socket.socket, ready: Callable[[], None] = lambda: None
+) -> None:
+    """One front process, from opening the engine until SIGTERM or SIGINT. `ready` is called once
+    it serves. Raises ConfigError, RedisUnavailable or StoreUnavailable."""
+    raise_open_files_limit()
+    uvloop.run(_serve(settings, listener, ready))
+
+
+async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stopping.set)
+    engine = await Engine.open(settings)
+    try:
+        server = HttpServer(engine, listener)
+        await server.start()
+        try:
+            ready()
+            await stopping.wait()
+        finally:
+            await server.stop()
+    finally:
+        await engine.close()
+
+
+def raise_open_files_limit() -> None:
+    """Lets the process open as many connections as the system grants."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard or hard == resource.RLIM_INFINITY:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,116 @@
+"""Signs and reads access tokens: JWT, HS256, with the claims sub, role, exp and iat (RFC 7519).
+
+Says who a caller is. What a caller may do is decided where it is done.
+"""
+
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from enum import StrEnum
+from typing import Any, Final
+
+import jwt
+import msgspec
+
+from engine.clock import Clock
+from engine.model import USER_ID
+
+ALGORITHM: Final = "HS256"
+TOKEN_SECONDS: Final = 12 * 3600  # A session outlives the sale day's rush, not the week.
+SKEW_SECONDS_MAX: Final = 5  # A storefront that mints tokens may have a clock that is a bit off.
+TOKEN_LENGTH_MAX: Final = 4096
+SIGNATURE_LENGTH: Final = 43  # 32 bytes in base64 without padding
+
+
+class Role(StrEnum):
+    """What a caller is. Everything that is not granted to a role is denied."""
+
+    BUYER = "buyer"
+    OPERATOR = "operator"
+    SUPPORT = "support"
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """A caller whose token was verified."""
+
+    user_id: str
+    role: Role
+
+
+class _Claims(msgspec.Struct, forbid_unknown_fields=True):
+    """The claims our own encoder writes. The fast lane reads these and no others."""
+
+    sub: str
+    exp: int
+    iat: int
+    role: Role = Role.BUYER
+
+
+_ROLES: Final = {role.value: role for role in Role}
+_claims_decoder: Final = msgspec.json.Decoder(_Claims)
+
+
+class Tokens:
+    """Issues and reads tokens signed with one secret."""
+
+    def __init__(self, secret: str, clock: Clock) -> None:
+        self._secret = secret
+        self._key = secret.encode()
+        self._clock = clock
+        self._pyjwt = jwt.PyJWT()
+        # What our encoder puts before the claims, the dot included.
+        self._header = self.issue("nobody").partition(".")[0] + "."
+
+    def issue(self, user_id: str, role: Role = Role.BUYER, seconds: int = TOKEN_SECONDS) -> str:
+        """A token that is valid from now on for `seconds`."""
+        now_s = self._clock.now_ms() // 1000
+        claims = {"sub": user_id, "role": role.value, "exp": now_s + seconds, "iat": now_s}
+        return self._pyjwt.encode(claims, self._secret, algorithm=ALGORITHM)
+
+    def read(self, token: str) -> Identity | None:
+        """Whose token it is; None if it is forged, expired, of another kind, or no token at all.
+
+        Costs 5 µs for tokens with our encoder's header, 28 µs for others: PyJWT reads those.
+        """
+        if len(token) > TOKEN_LENGTH_MAX or not token.isascii():
+            return None
+        return self.read_fast(token) or self.read_slow(token)
+
+    def read_fast(self, token: str) -> Identity | None:
+        """Accepts a part of what `read_slow` accepts, with the same result. None says: ask PyJWT."""
+        if not token.startswith(self._header):
+            return None
+        signed, _, signature = token.rpartition(".")
+        digest = hmac.digest(self._key, signed.encode(), "sha256")
+        expected = urlsafe_b64encode(digest)[:SIGNATURE_LENGTH]
+        if not hmac.compare_digest(expected, signature.encode()):
+            return None
+        try:
+            text = signed[len(self._header) :]
+            claims = _claims_decoder.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        except (msgspec.DecodeError, ValueError):
+            return None
+        now_s = self._clock.now_ms() / 1000
+        if claims.exp <= now_s - SKEW_SECONDS_MAX or claims.iat > now_s + SKEW_SECONDS_MAX:
+            return None
+        return _identity(claims.sub, claims.role)
+
+    def read_slow(self, token: str) -> Identity | None:
+        """What PyJWT says. It asks the machine's clock."""
+        try:
+            claims = self._pyjwt.decode(
+                token,
+                self._secret,
+                algorithms=[ALGORITHM],
+                options={"require": ["exp", "sub"]},
+                leeway=SKEW_SECONDS_MAX,
+            )
+        except jwt.InvalidTokenError:
+            return None
+        return _identity(claims["sub"], claims.get("role", Role.BUYER.value))
+
+
+def _identity(user_id: str, role: Any) -> Identity | None:
+    known = _ROLES.get(role) if isinstance(role, str) else None
+    if known is None or not USER_ID.fullmatch(user_id):
+        return None
+    return Identity(user_id, known)

@@ -1,0 +1,1 @@
+"""Registers buyers, logs them in and tells them who they are."""
