@@ -36,3 +36,8 @@ stream_entries: Final = Gauge(
 outbox_messages: Final = Gauge(
     "doorbuster_outbox_messages", "Outbox rows waiting.", multiprocess_mode="mostrecent"
 )
+dispatched_to_nothing: Final = Counter(
+    "doorbuster_dispatched_to_nothing",
+    "Confirms, releases and restocks of what Redis does not know.",
+    ["kind"],
+)

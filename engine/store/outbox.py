@@ -142,3 +142,18 @@ async def bury(
         error,
         extra={"action": "message_buried"},
     )
+
+
+async def put_release(
+    connection: Connection, order: tuple[str, str], user_id: str, reason: str
+) -> None:
+    """Asks Redis to give one reservation's units back."""
+    await connection.execute(
+        """
+        INSERT INTO outbox (kind, sale_id, reference, user_id, reason)
+        VALUES ('release', $1, $2, $3, $4)
+        """,
+        *order,
+        user_id,
+        reason,
+    )

@@ -206,10 +206,11 @@ async def fetch_pending(
         """
         SELECT p.payment_id, p.provider
         FROM payments p JOIN orders o USING (sale_id, reservation_id)
-        WHERE (p.status = 'pending' AND p.updated_at < now() - greatest(
-                   make_interval(secs => $1), (p.updated_at - p.created_at) / 2))
-           OR (p.status IN ('created', 'pending') AND o.status = 'awaiting_payment'
-               AND o.reserved_until <= now() AND p.updated_at < o.reserved_until)
+        WHERE p.status IN ('created', 'pending') AND (
+            (p.status = 'pending' AND p.updated_at < now() - greatest(
+                make_interval(secs => $1), (p.updated_at - p.created_at) / 2))
+            OR (o.status = 'awaiting_payment' AND o.reserved_until <= now()
+                AND p.updated_at < o.reserved_until))
         ORDER BY p.updated_at LIMIT $2
         """,
         after_seconds,

@@ -181,3 +181,30 @@ async def add_cancelled(
         reserved_until,
     )
     return row is not None
+
+
+async def lock_overdue(
+    connection: Connection, now: datetime, *, count: int, grace_seconds: float
+) -> list[OrderKey]:
+    """Orders past their deadline, oldest first, locked; those in others' hands are passed over.
+
+    One with an open payment is left alone until the provider was asked after the deadline, or
+    until `grace_seconds` after it.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT sale_id, reservation_id FROM orders
+        WHERE status = 'awaiting_payment' AND reserved_until <= $1
+          AND (reserved_until <= $1 - make_interval(secs => $3) OR NOT EXISTS (
+              SELECT FROM payments
+              WHERE payments.sale_id = orders.sale_id
+                AND payments.reservation_id = orders.reservation_id
+                AND payments.status IN ('created', 'pending')
+                AND payments.updated_at < orders.reserved_until))
+        ORDER BY reserved_until LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
+        """,
+        now,
+        count,
+        grace_seconds,
+    )
+    return [OrderKey(*row) for row in rows]

@@ -1,0 +1,84 @@
+"""The HTTP client of the engine and of the sandbox: pooled, bounded, with one kind of failure."""
+
+import asyncio
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Final, Self
+
+from aiohttp import (
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+)
+
+from engine.errors import ProviderUnavailable
+from engine.payment.http import HttpReply
+
+TIMEOUT_SECONDS: Final = 5.0
+BODY_BYTES_MAX: Final = 1_048_576  # No provider's answer is longer.
+
+
+class AioHttpClient:
+    """Implements `engine.payment.http.HttpClient`. Opens its connections when first used."""
+
+    def __init__(self, *, connections_max: int, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self._connections_max = connections_max
+        self._timeout = ClientTimeout(total=timeout_seconds)
+        self._session: ClientSession | None = None
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> HttpReply:
+        return await self._send("POST", url, {"Content-Type": "application/json", **headers}, body)
+
+    async def get(self, url: str, headers: Mapping[str, str]) -> HttpReply:
+        return await self._send("GET", url, headers, None)
+
+    async def close(self) -> None:
+        """Idempotent."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> HttpReply:
+        session = self._open()
+        try:
+            async with session.request(
+                method, url, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                return HttpReply(response.status, await _read(response))
+        except (ClientError, TimeoutError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise ProviderUnavailable(f"{url} did not answer: {reason}") from error
+
+    def _open(self) -> ClientSession:
+        if self._session is None:
+            self._session = ClientSession(
+                connector=TCPConnector(limit=self._connections_max),
+                timeout=self._timeout,
+                cookie_jar=DummyCookieJar(),
+            )
+        return self._session
+
+
+async def _read(response: ClientResponse) -> bytes:
+    """The body. Raises ProviderUnavailable if it has no end in sight."""
+    try:
+        await response.content.readexactly(BODY_BYTES_MAX)
+    except asyncio.IncompleteReadError as end:
+        return end.partial
+    raise ProviderUnavailable(f"{response.url} answered with too long a body.")

@@ -1,0 +1,250 @@
+"""Carries payment messages to the providers and their answers back into Postgres, a batch at a time.
+
+No connection and no lock is held while a provider is asked. Whether a charge happened is never
+guessed: a call without an answer is repeated with the same payment id, or asked about.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+import asyncpg
+import msgspec
+
+from engine.errors import Unavailable
+from engine.ids import Ids
+from engine.model import OrderStatus, PaymentStatus
+from engine.payment.late import LateCaptures
+from engine.payment.provider import (
+    ChargeStatus,
+    PaymentRequest,
+    Provider,
+    ProviderRefused,
+    ProviderResult,
+)
+from engine.payment.settlement import OPEN, settle
+from engine.polling import pause, poll, supervise
+from engine.store import outbox
+from engine.store.database import Connection, Pool, postgres_errors
+from engine.store.outbox import Message
+from engine.store.payments import Row, add_captures, fetch_charges, fetch_pending
+
+logger = logging.getLogger(__name__)
+
+KINDS: Final = ("pay", "refund", "late_capture")
+BATCH_MAX: Final = 128  # Messages per lane: two statements before the calls, a handful after.
+LANES: Final = 2  # While one lane writes its answers, the other keeps the provider busy.
+LEASE_SECONDS: Final = 20.0  # Above a usual batch; a call repeated after it is idempotent.
+IDLE_SECONDS: Final = 0.05
+STORE_ATTEMPTS_MAX: Final = 40  # Answers wait for Postgres about as long as their lease …
+STORE_PAUSE_SECONDS: Final = 0.5  # … so that its restart costs no repeated calls.
+QUERY_AFTER_SECONDS: Final = 10.0  # A webhook that has not come by then is asked after.
+QUERY_IDLE_SECONDS: Final = 0.5
+QUERY_BATCH_MAX: Final = 64
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What became of one message: a provider's word, nothing to do, or an error."""
+
+    message: Message
+    result: ProviderResult | None = None
+    error: str | None = None
+    retryable: bool = False  # The error is nobody's fault: repeat without counting.
+
+
+class Payer:
+    """Serves 'capture', 'pay', 'refund' and 'late_capture'. `capture_with` names a provider."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        ids: Ids,
+        providers: Mapping[str, Provider],
+        late_captures: LateCaptures,
+        *,
+        capture_with: str | None,
+        concurrency_max: int,
+    ) -> None:
+        self._pool = pool
+        self._ids = ids
+        self._providers = providers
+        self._late_captures = late_captures
+        self._capture_with = capture_with
+        self._kinds = KINDS if capture_with is None else ("capture", *KINDS)
+        self._turns = asyncio.Semaphore(concurrency_max)
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> None:
+        """Pays until stopped. A lane that crashes comes back by itself: its neighbours go on."""
+        lanes = [(self.pay_once, IDLE_SECONDS)] * LANES + [(self.query_once, QUERY_IDLE_SECONDS)]
+        await asyncio.gather(*(self._supervise_lane(*lane) for lane in lanes))
+
+    async def pay_once(self) -> int:
+        """Serves at most a batch of messages; returns how many."""
+        messages, charges = await self._take()
+        late = [message for message in messages if message.kind == "late_capture"]
+        calls = [message for message in messages if message.kind != "late_capture"]
+        answers = await asyncio.gather(
+            *(self._ask(message, _charge_of(message, charges)) for message in calls)
+        )
+        await self._settle(answers)
+        for message in late:
+            await self._serve_late(message, charges)
+        return len(messages)
+
+    async def query_once(self) -> int:
+        """Asks after open payments that were not heard of for long; returns how many answered."""
+        with postgres_errors():
+            async with self._pool.acquire() as connection:
+                pending = await fetch_pending(
+                    connection, after_seconds=QUERY_AFTER_SECONDS, count=QUERY_BATCH_MAX
+                )
+        answers = await asyncio.gather(*(self._query(*payment) for payment in pending))
+        results = [result for result in answers if result is not None]
+        if results:
+            with postgres_errors():
+                async with self._pool.acquire() as connection, connection.transaction():
+                    await settle(connection, results)
+        return len(results)
+
+    def stop(self) -> None:
+        """Makes `run` return after the passes it is in. Idempotent, safe before start."""
+        self._stopped.set()
+
+    async def _supervise_lane(self, once: Callable[[], Awaitable[int]], seconds: float) -> None:
+        await supervise("Payer", lambda: poll(once, self._stopped, seconds), self._stopped)
+
+    async def _take(self) -> tuple[list[Message], dict[object, Row]]:
+        """Leased messages, and their payments by id and, for captures, by order."""
+        with postgres_errors():
+            async with self._pool.acquire() as connection, connection.transaction():
+                messages = await outbox.take(
+                    connection, self._kinds, count=BATCH_MAX, lease_seconds=LEASE_SECONDS
+                )
+                if not messages:
+                    return [], {}
+                captures = [(m.sale_id, m.reference) for m in messages if m.kind == "capture"]
+                await self._make_captures(connection, captures)
+                rows = await fetch_charges(
+                    connection, [m.reference for m in messages if m.kind != "capture"], captures
+                )
+        charges: dict[object, Row] = {row["payment_id"]: row for row in rows}
+        for row in rows:
+            if row["idempotency_key"] == "auto":
+                charges[row["sale_id"], row["reservation_id"]] = row
+        return messages, charges
+
+    async def _make_captures(
+        self, connection: Connection, orders: Sequence[tuple[str, str]]
+    ) -> None:
+        if orders and self._capture_with is not None:
+            await add_captures(
+                connection,
+                [sale_id for sale_id, _ in orders],
+                [reservation_id for _, reservation_id in orders],
+                [self._ids.new("pay") for _ in orders],
+                self._capture_with,
+            )
+
+    async def _ask(self, message: Message, charge: Row | None) -> Answer:
+        """One provider call at most. Never raises, so that neighbours are not harmed."""
+        if charge is None:
+            return Answer(message)  # The order was resolved before a payment was made.
+        try:
+            async with self._turns:
+                return Answer(message, await self._call(message, charge))
+        except Unavailable as error:
+            return Answer(message, error=str(error), retryable=True)
+        except Exception as error:
+            logger.exception("A payment call failed.", extra={"action": "payment_call_failed"})
+            return Answer(message, error=f"{type(error).__name__}: {error}")
+
+    async def _call(self, message: Message, charge: Row) -> ProviderResult | None:
+        provider, payment_id = self._providers[charge["provider"]], charge["payment_id"]
+        if message.kind == "refund":
+            if charge["status"] != PaymentStatus.REFUNDING:
+                return None
+            return await provider.refund(payment_id)
+        if charge["status"] not in OPEN:
+            return None
+        if charge["order_status"] != OrderStatus.AWAITING_PAYMENT:
+            # Too late to charge; but an earlier attempt may have, unheard.
+            return await provider.query(payment_id)
+        return await _create(provider, charge)
+
+    async def _query(self, payment_id: str, provider: str) -> ProviderResult | None:
+        try:
+            async with self._turns:
+                return await self._providers[provider].query(payment_id)
+        except Unavailable:
+            return None  # Still unknown; asked again in the next pass.
+        except (KeyError, ProviderRefused) as error:
+            logger.error(
+                "Provider %s does not tell of payment %s: %s",
+                provider,
+                payment_id,
+                error,
+                extra={"action": "payment_query_failed"},
+            )
+            return ProviderResult(payment_id, ChargeStatus.PENDING)
+
+    async def _settle(self, answers: Sequence[Answer]) -> None:
+        """Writes a batch of answers; where one of them is bad, each by itself."""
+        if not answers:
+            return
+        try:
+            await self._write_patiently(answers)
+        except asyncpg.PostgresError as error:
+            if len(answers) > 1:
+                for answer in answers:
+                    await self._settle([answer])
+            else:
+                logger.exception("A payment cannot be stored.", extra={"action": "settle_failed"})
+                await self._write([Answer(answers[0].message, error=str(error))])
+
+    async def _write_patiently(self, answers: Sequence[Answer]) -> None:
+        for _ in range(STORE_ATTEMPTS_MAX):
+            with suppress(Unavailable):
+                await self._write(answers)
+                return
+            await pause(self._stopped, STORE_PAUSE_SECONDS)
+        await self._write(answers)
+
+    async def _write(self, answers: Sequence[Answer]) -> None:
+        done = [answer for answer in answers if answer.error is None]
+        with postgres_errors():
+            async with self._pool.acquire() as connection, connection.transaction():
+                await settle(connection, [a.result for a in done if a.result is not None])
+                await outbox.finish(connection, [answer.message for answer in done])
+                for answer in answers:
+                    if answer.error is not None:
+                        repeat = outbox.postpone if answer.retryable else outbox.fail
+                        await repeat(connection, [answer.message], answer.error)
+
+    async def _serve_late(self, message: Message, charges: Mapping[object, Row]) -> None:
+        charge = _charge_of(message, charges)
+        if charge is None:
+            await self._write([Answer(message, error="no such payment")])
+            return
+        try:
+            await self._late_captures.serve(message, charge)
+        except Unavailable as error:
+            await self._write([Answer(message, error=str(error), retryable=True)])
+
+
+async def _create(provider: Provider, charge: Row) -> ProviderResult:
+    request = PaymentRequest(
+        charge["payment_id"], charge["amount_minor"], charge["currency"], charge["options"]
+    )
+    try:
+        return await provider.create(request)
+    except ProviderRefused as error:
+        return ProviderResult(request.payment_id, ChargeStatus.FAILED, detail=str(error))
+
+
+def _charge_of(message: Message, charges: Mapping[object, Row]) -> Row | None:
+    if message.kind == "capture":
+        return charges.get((message.sale_id, message.reference))
+    return charges.get(message.reference)

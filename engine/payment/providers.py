@@ -1,0 +1,16 @@
+"""Makes the payment providers that the settings name."""
+
+from engine.clock import Clock
+from engine.config import Settings
+from engine.payment.http import HttpClient
+from engine.payment.provider import Provider
+from engine.payment.sandbox import SandboxProvider
+
+
+def make_providers(settings: Settings, http: HttpClient, clock: Clock) -> dict[str, Provider]:
+    """By name. None for a provider whose address or secret is not set."""
+    providers: dict[str, Provider] = {}
+    if settings.sandbox_url is not None and settings.sandbox_secret is not None:
+        sandbox = SandboxProvider(http, settings.sandbox_url, settings.sandbox_secret, clock)
+        providers[sandbox.name] = sandbox
+    return providers
