@@ -1,7 +1,5 @@
 """Tries the servers somebody named, quickly, and says in one sentence what is wrong with one."""
 
-from collections.abc import Awaitable
-from typing import cast
 
 import asyncpg
 from redis.exceptions import RedisError
@@ -20,7 +18,7 @@ async def reach_redis(settings: Settings) -> None:
         redis = connect_redis(url, settings.redis_timeout_seconds)
         try:
             with redis_errors():
-                await cast("Awaitable[bool]", redis.ping())
+                await redis.ping()
             await verify_durability(redis, settings)
         finally:
             await redis.aclose()

@@ -15,6 +15,7 @@ app = typer.Typer(
     help="Look after the schema in Postgres. `up` upgrades it by itself.",
     rich_markup_mode="markdown",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 

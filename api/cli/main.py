@@ -94,7 +94,7 @@ def options(
 def main() -> None:
     """Runs the command line; ends the process with one of the exit codes above."""
     try:
-        app()
+        app(prog_name="doorbuster")
     except DoorbusterError as error:
         _complain(error)
         sys.exit(EXIT_FAILED)

@@ -24,7 +24,7 @@ the stream, and sets the counters to what Postgres knows.
 * `doorbuster recover` rebuilds every sale that is shut
 """
 
-app = typer.Typer(rich_markup_mode="markdown")
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 
 @app.command("recover", help=HELP)

@@ -5,7 +5,7 @@ import typer
 from api.cli.running import actor, on_engine
 from api.demo.shop import SALE_ID, demo_document, seed
 
-app = typer.Typer(rich_markup_mode="markdown")
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 
 @app.command("seed")

@@ -25,7 +25,7 @@ Print an access token, or many: one line each.
 Signed with DOORBUSTER_SECRET, else with the secret in the data folder.
 """
 
-app = typer.Typer(rich_markup_mode="markdown")
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 
 @app.command(help=HELP)

@@ -10,7 +10,7 @@ from engine.clock import SystemClock
 from engine.config import read_settings
 from engine.ids import RandomIds
 
-app = typer.Typer(rich_markup_mode="markdown")
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 
 @app.command()

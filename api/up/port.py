@@ -23,11 +23,16 @@ def hold_port(host: str, port: int) -> socket.socket:
             port = probe.getsockname()[1]
         return _bind(host, port, shared=True)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise PortTaken(
-            f"Port {port} on {host} cannot be used ({reason}): "
-            "stop what uses it, or choose another with PORT or DOORBUSTER_PORT."
-        ) from error
+        raise port_taken(host, port, error) from error
+
+
+def port_taken(host: str, port: int, error: OSError) -> PortTaken:
+    """The sentence for an operator whose port cannot be had."""
+    reason = (error.strerror or str(error)).lower()
+    return PortTaken(
+        f"Port {port} on {host} cannot be used ({reason}): "
+        "stop what uses it, or choose another with PORT or DOORBUSTER_PORT."
+    )
 
 
 def free_port() -> int:

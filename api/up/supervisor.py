@@ -251,10 +251,9 @@ class Supervisor:
         self._lock.release()
 
     def _stop_one(self, watched: Watched | None) -> None:
-        if watched is None or not watched.process.alive():
-            return
-        watched.process.stop()
-        self._say(f"{watched.name} stopped.")
+        if watched is not None:
+            watched.process.stop()
+            self._say(f"{watched.name} stopped.")
 
     def _stop_valkey(self) -> None:
         if self._valkey is None or not self._valkey.process.alive():
