@@ -5,7 +5,7 @@ a sale needs it is left to engine/fence.
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -33,6 +33,7 @@ from engine.model import (
     ReservationState,
     items_to_text,
 )
+from engine.progress import Progress, silent
 from engine.sales import Sale
 from engine.sales.rows import read_sale
 from engine.store.database import Connection, connect, postgres_errors
@@ -46,14 +47,13 @@ from engine.store.rebuilding import (
     stream_records,
 )
 
+__all__ = ["Progress", "Recovery", "RecoveryReport", "recover"]
+
 logger = logging.getLogger(__name__)
 
 BUYERS_PER_WRITE: Final = 1000  # Fields of one HSET: below a millisecond of Redis' time.
 BUYERS_PER_SCAN: Final = 1000
 WISHES_CACHED_MAX: Final = 10_000  # Distinct carts whose text is remembered while rebuilding.
-
-# (what is being done, how far it is, of how many: None where nobody knows)
-Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass
@@ -70,11 +70,7 @@ class RecoveryReport:
     after: dict[str, Counters] = field(default_factory=dict)
 
 
-def _silent(step: str, done: int, total: int | None) -> None:
-    """Reports nothing."""
-
-
-async def recover(engine: Engine, sale_id: str, progress: Progress = _silent) -> RecoveryReport:
+async def recover(engine: Engine, sale_id: str, progress: Progress = silent) -> RecoveryReport:
     """Rebuilds one sale and opens its fence.
 
     Raises UnknownSale; Conflict('recovering') if another recovery is at it; Unavailable if a server
@@ -96,7 +92,7 @@ class Recovery:
     """One recovery of one sale, step by step. The caller holds the sale's recovery lock."""
 
     def __init__(
-        self, engine: Engine, connection: Connection, sale_id: str, progress: Progress = _silent
+        self, engine: Engine, connection: Connection, sale_id: str, progress: Progress = silent
     ) -> None:
         self._engine = engine
         # redis-py types its answers as unions of everything they could be.
