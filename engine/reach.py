@@ -1,6 +1,5 @@
 """Tries the servers somebody named, quickly, and says in one sentence what is wrong with one."""
 
-
 import asyncpg
 from redis.exceptions import RedisError
 

@@ -1,16 +1,12 @@
 """`doorbuster recover`: rebuilds a sale in Redis from Postgres and what is left of its stream."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from api.cli.progress import shown_progress
 from api.cli.running import on_engine
 from engine.core import Engine
-from engine.recovery import Progress as Report
 from engine.recovery import RecoveryReport, recover
 
 HELP = """
@@ -30,7 +26,8 @@ app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 @app.command("recover", help=HELP)
 def command(
     sale_ids: Annotated[
-        list[str] | None, typer.Argument(help="Sales to rebuild; none: all that are shut.")
+        list[str] | None,
+        typer.Argument(help="Sales to rebuild; none: all that are shut.", metavar="[SALE]..."),
     ] = None,
 ) -> None:
     reports = on_engine(lambda engine: _recover_all(engine, sale_ids or []))
@@ -48,22 +45,6 @@ async def _recover_all(engine: Engine, sale_ids: list[str]) -> list[RecoveryRepo
     wanted = sale_ids or [sale.sale_id for sale in await engine.sales.list() if sale.fenced]
     reports = []
     for sale_id in wanted:
-        with _progress(sale_id) as progress:
+        with shown_progress(sale_id) as progress:
             reports.append(await recover(engine, sale_id, progress))
     return reports
-
-
-@contextmanager
-def _progress(sale_id: str) -> Iterator[Report]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    # On stderr, and only on a terminal: stdout carries the result.
-    console = Console(stderr=True)
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bars:
-        tasks = {}
-
-        def report(step: str, done: int, total: int | None) -> None:
-            if step not in tasks:
-                tasks[step] = bars.add_task(f"{sale_id}: {step}")
-            bars.update(tasks[step], completed=done, total=total)
-
-        yield report

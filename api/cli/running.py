@@ -1,6 +1,7 @@
 """Opens the running engine for a command, and closes it."""
 
 import getpass
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -26,6 +27,9 @@ async def running_engine() -> AsyncIterator[Engine]:
 
 def on_engine(action: Callable[[Engine], Coroutine[Any, Any, Result]]) -> Result:
     """The action's result on the running engine."""
+
+    # The command says itself what happened; log lines are for processes that serve.
+    logging.getLogger().addHandler(logging.NullHandler())
 
     async def run() -> Result:
         async with running_engine() as engine:

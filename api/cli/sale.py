@@ -25,7 +25,9 @@ Create, watch and steer sales on the running engine.
 * `doorbuster sale pause double-11` and `resume` stop and go on
 """
 
-app = typer.Typer(help=HELP, rich_markup_mode="markdown", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help=HELP, rich_markup_mode="markdown", no_args_is_help=True, add_completion=False
+)
 
 SaleId = Annotated[str, typer.Argument(help="The sale's id.", metavar="SALE")]
 
