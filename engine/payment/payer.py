@@ -38,6 +38,7 @@ BATCH_MAX: Final = 128  # Messages per lane: two statements before the calls, a 
 LANES: Final = 2  # While one lane writes its answers, the other keeps the provider busy.
 LEASE_SECONDS: Final = 20.0  # Above a usual batch; a call repeated after it is idempotent.
 IDLE_SECONDS: Final = 0.05
+AWAY_SECONDS: Final = 0.5  # Between passes while a provider is away: knock, do not hammer.
 STORE_ATTEMPTS_MAX: Final = 40  # Answers wait for Postgres about as long as their lease …
 STORE_PAUSE_SECONDS: Final = 0.5  # … so that its restart costs no repeated calls.
 QUERY_AFTER_SECONDS: Final = 10.0  # A webhook that has not come by then is asked after.
@@ -74,11 +75,14 @@ class Payer:
         self._capture_with = capture_with
         self._kinds = KINDS if capture_with is None else ("capture", *KINDS)
         self._turns = asyncio.Semaphore(concurrency_max)
+        self._provider_away = False
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
         """Pays until stopped. A lane that crashes comes back by itself: its neighbours go on."""
-        lanes = [(self.pay_once, IDLE_SECONDS)] * LANES + [(self.query_once, QUERY_IDLE_SECONDS)]
+        lanes = [(self._pay_or_wait, IDLE_SECONDS)] * LANES + [
+            (self.query_once, QUERY_IDLE_SECONDS)
+        ]
         await asyncio.gather(*(self._supervise_lane(*lane) for lane in lanes))
 
     async def pay_once(self) -> int:
@@ -89,6 +93,7 @@ class Payer:
         answers = await asyncio.gather(
             *(self._ask(message, _charge_of(message, charges)) for message in calls)
         )
+        self._provider_away = any(answer.retryable for answer in answers)
         await self._settle(answers)
         for message in late:
             await self._serve_late(message, charges)
@@ -112,6 +117,12 @@ class Payer:
     def stop(self) -> None:
         """Makes `run` return after the passes it is in. Idempotent, safe before start."""
         self._stopped.set()
+
+    async def _pay_or_wait(self) -> int:
+        served = await self.pay_once()
+        if self._provider_away:
+            await pause(self._stopped, AWAY_SECONDS)
+        return served
 
     async def _supervise_lane(self, once: Callable[[], Awaitable[int]], seconds: float) -> None:
         await supervise("Payer", lambda: poll(once, self._stopped, seconds), self._stopped)

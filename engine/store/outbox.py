@@ -17,7 +17,9 @@ from engine.store.database import Connection
 logger = logging.getLogger(__name__)
 
 ATTEMPTS_MAX: Final = 20  # Then the dead letters.
-RETRY_SECONDS_MAX: Final = 30.0  # Back-off doubles from 0.1 s up to here.
+RETRY_SECONDS: Final = 0.1  # Doubles with every attempt …
+RETRY_SECONDS_MAX: Final = 30.0  # … up to here, for what failed,
+POSTPONE_SECONDS_MAX: Final = 3.0  # and up to here, for what waits for a server to come back.
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -75,24 +77,11 @@ async def finish(connection: Connection, messages: Iterable[Message]) -> None:
 
 
 async def postpone(connection: Connection, messages: Iterable[Message], error: str) -> None:
-    """Repeats later. For what is nobody's fault (a server is away, a sale is fenced).
+    """Repeats soon. For what is nobody's fault: a server is away, a sale is fenced.
 
     However long that lasts, it never makes a dead letter: two attempts are always left.
     """
-    ids = [message.message_id for message in messages]
-    if ids:
-        await connection.execute(
-            """
-            UPDATE outbox
-            SET attempts = least(attempts, $3), last_error = $2,
-                due_at = now() + make_interval(secs => least(0.1 * 2 ^ least(attempts, 20), $4))
-            WHERE message_id = ANY ($1::bigint[])
-            """,
-            ids,
-            error[:500],
-            ATTEMPTS_MAX - 2,
-            RETRY_SECONDS_MAX,
-        )
+    await _repeat(connection, messages, error, ATTEMPTS_MAX - 2, POSTPONE_SECONDS_MAX)
 
 
 async def fail(connection: Connection, messages: Iterable[Message], error: str) -> None:
@@ -100,7 +89,7 @@ async def fail(connection: Connection, messages: Iterable[Message], error: str) 
     failed = list(messages)
     again = [message for message in failed if message.attempts < ATTEMPTS_MAX]
     hopeless = [message for message in failed if message.attempts >= ATTEMPTS_MAX]
-    await postpone(connection, again, error)
+    await _repeat(connection, again, error, ATTEMPTS_MAX, RETRY_SECONDS_MAX)
     for message in hopeless:
         await bury(
             connection,
@@ -157,3 +146,27 @@ async def put_release(
         user_id,
         reason,
     )
+
+
+async def _repeat(
+    connection: Connection,
+    messages: Iterable[Message],
+    error: str,
+    attempts_max: int,
+    seconds_max: float,
+) -> None:
+    ids = [message.message_id for message in messages]
+    if ids:
+        await connection.execute(
+            """
+            UPDATE outbox
+            SET attempts = least(attempts, $3), last_error = $2,
+                due_at = now() + make_interval(secs => least($4 * 2 ^ least(attempts, 20), $5))
+            WHERE message_id = ANY ($1::bigint[])
+            """,
+            ids,
+            error[:500],
+            attempts_max,
+            RETRY_SECONDS,
+            seconds_max,
+        )
