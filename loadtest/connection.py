@@ -5,7 +5,7 @@ Written on raw protocols because the generator shares its cores with the engine 
 
 import asyncio
 import time
-from typing import Any, Final, Protocol
+from typing import Any, cast, Final, Protocol
 
 import httptools
 
@@ -58,8 +58,7 @@ class Connection(asyncio.Protocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name.
         self._owner.opened(self)
 
     def data_received(self, data: bytes) -> None:
