@@ -68,7 +68,7 @@ class HttpServer:
     def __init__(self, engine: Engine, listener: socket.socket) -> None:
         if not http_parser.HttpRequestParser.__module__.endswith("_http_parser"):
             raise ConfigError(["aiohttp lacks its compiled parser: install a wheel with it."])
-        self._app = make_app(engine)
+        self.app = make_app(engine)
         self._settings = engine.settings
         self._listener = listener
         self._tasks: list[asyncio.Task[None]] = []
@@ -77,11 +77,11 @@ class HttpServer:
         """Accepts connections when it returns."""
         loop = asyncio.get_running_loop()
         settings = self._settings
-        self._runner = web.AppRunner(self._app, access_log=None)
+        self._runner = web.AppRunner(self.app, access_log=None)
         await self._runner.setup()
         assert self._runner.server is not None
         self._server = web.Server(
-            _dispatcher(self._app, self._runner.server), request_factory=self._make_request
+            _dispatcher(self.app, self._runner.server), request_factory=self._make_request
         )
         self._guards = ConnectionGuards(
             self._make_protocol,
@@ -103,7 +103,7 @@ class HttpServer:
         if not self._tasks:
             return
         tasks, self._tasks = self._tasks, []
-        self._app[FRONT].stopping = True
+        self.app[FRONT].stopping = True
         # One more turn takes in what the kernel has accepted already: closing would reset it.
         await asyncio.sleep(0)
         self._listening.close()
@@ -147,7 +147,7 @@ class HttpServer:
     async def _flush_counts(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            self._app[FRONT].counts.flush()
+            self.app[FRONT].counts.flush()
 
 
 def _dispatcher(app: web.Application, rest: web.Server) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ import msgspec
 
 from api.answers import PERSONAL, Answer, time_text
 from api.bodies import decode, is_json
-from api.problems import Code, Refusal, problem, problem_of
+from api.problems import Code, FieldError, Refusal, invalid, problem, problem_of
 from engine.core import Engine
 from engine.errors import Overloaded, Unavailable
 from engine.model import (
@@ -33,7 +33,7 @@ from engine.sales import Sale
 
 _KEY = re.compile(rf"[ -~]{{1,{IDEMPOTENCY_KEY_MAX}}}")
 
-_CODES: Final = {
+OUTCOME_CODES: Final = {
     Outcome.MISMATCH: Code.IDEMPOTENCY_MISMATCH,
     Outcome.SOLD_OUT: Code.SOLD_OUT,
     Outcome.ALL_RESERVED: Code.ALL_RESERVED,
@@ -45,7 +45,7 @@ _CODES: Final = {
     Outcome.STALE_EPOCH: Code.UNAVAILABLE,
 }
 # Most answers of a rush are refusals, and all of one outcome are alike.
-_REFUSALS: Final = {outcome: problem(code) for outcome, code in _CODES.items()}
+_REFUSALS: Final = {outcome: problem(code) for outcome, code in OUTCOME_CODES.items()}
 
 _REPLAYED: Final = ("Idempotent-Replayed", "true")
 
@@ -126,9 +126,18 @@ def wanted_items(content_type: str | None, body: bytes) -> str:
     if not is_json(content_type):
         raise Refusal(Code.INVALID_REQUEST, "Content-Type must be application/json.")
     items = decode(body, _decoder).items
-    if len(items) > 1 and len({item.sku for item in items}) < len(items):
-        raise Refusal(Code.INVALID_REQUEST, "items: a SKU stands there more than once.")
+    if len(items) > 1:
+        _check_distinct(items)
     return items_to_text(items)
+
+
+def _check_distinct(items: Items) -> None:
+    seen: set[str] = set()
+    for position, item in enumerate(items):
+        if item.sku in seen:
+            again = FieldError(f"items[{position}].sku", "stands there more than once")
+            raise Refusal.of(invalid([again]))
+        seen.add(item.sku)
 
 
 def _accepted(sale_id: str, reserved: Reserved, items_text: str) -> Answer:

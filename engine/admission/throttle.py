@@ -19,15 +19,20 @@ class Throttle:
         self, clock: Clock, *, per_second: float, burst: int, clients_max: int = CLIENTS_MAX
     ) -> None:
         self._clock = clock
+        self._began = clock.monotonic()  # Small numbers keep sums of fractions exact enough.
         self._interval = 1 / per_second
         self._tolerance = self._interval * burst
         self._clients_max = clients_max
         self._recent: dict[str, float] = {}
         self._older: dict[str, float] = {}
 
+    def __len__(self) -> int:
+        """Clients remembered."""
+        return len(self._recent) + len(self._older)
+
     def admit(self, client: str) -> float:
         """0.0 if admitted, else the seconds after which it will be."""
-        now = self._clock.monotonic()
+        now = self._clock.monotonic() - self._began
         full_at = self._recent.get(client) or self._older.get(client, 0.0)
         full_at = max(full_at, now) + self._interval
         excess = full_at - now - self._tolerance
