@@ -5,7 +5,7 @@ Written on raw protocols because the generator shares its cores with the engine 
 
 import asyncio
 import time
-from typing import Any, cast, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import httptools
 
