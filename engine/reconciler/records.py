@@ -34,7 +34,6 @@ ENTRIES_PER_READ: Final = 100  # Up to 512 reservations each.
 SUSPECTS_MAX: Final = 200_000  # Looked at again; where there are more, the scan is repeated.
 SCANS_MAX: Final = 3
 WISHES_CACHED_MAX: Final = 10_000  # Distinct carts whose meaning is remembered.
-CLOCK_SKEW_MS: Final = 2000  # Between the fronts' clocks and this one.
 
 USER = re.compile(rb"[!-~]{1,128}")
 LINE = re.compile(rb"([A-Za-z0-9_-]{20})([rcxe])[0-9]{10}([!-~]+)")  # See reserve.lua.
@@ -64,10 +63,10 @@ class RecordCheck:
         try:
             for _ in range(SCANS_MAX):
                 scan = _Scan(self._sale)
-                since_ms = self._engine.clock.now_ms() - CLOCK_SKEW_MS
+                since_ms = self._engine.clock.now_ms()
                 await self._scan(scan)
                 found = await self._find(since_ms, None)
-                left = await self._settle(found, since_ms, wait)
+                left = await self._settle(found, wait)
                 complete = len(found) < SUSPECTS_MAX and scan.adds_up
                 if left or complete or not await wait():
                     break
@@ -89,16 +88,17 @@ class RecordCheck:
             scan.compare(after.stock)
         await copy_streamed(self._connection, self._stream_ids(scan))
 
-    async def _find(self, since_ms: int, only: list[str] | None) -> list[Suspect]:
+    async def _find(self, since_ms: int | None, only: list[str] | None) -> list[Suspect]:
         return await find_suspects(
             self._connection, self._sale.sale_id, since_ms, only, rows_max=SUSPECTS_MAX
         )
 
-    async def _settle(self, suspects: list[Suspect], since_ms: int, wait: Wait) -> list[Suspect]:
+    async def _settle(self, suspects: list[Suspect], wait: Wait) -> list[Suspect]:
+        """Reads the records anew, now later than the orders, until nothing is left or time is up."""
         while suspects:
             users = list({suspect.user_id.encode() for suspect in suspects})
             await copy_seen(self._connection, self._records_of(users))
-            suspects = await self._find(since_ms, [s.reservation_id for s in suspects])
+            suspects = await self._find(None, [s.reservation_id for s in suspects])
             if suspects and not await wait():
                 break
         return suspects

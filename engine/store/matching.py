@@ -56,15 +56,15 @@ async def copy_streamed(connection: Connection, lines: AsyncIterator[bytes]) -> 
 async def find_suspects(
     connection: Connection,
     sale_id: str,
-    since_ms: int,
+    since_ms: int | None,
     only: Sequence[str] | None,
     *,
     rows_max: int,
 ) -> list[Suspect]:
     """Where `seen` and the orders differ; of `only` these reservations, if given.
 
-    Excused is what an outbox message will still bring to Redis, and orders reserved after
-    `since_ms`: they are newer than the records.
+    Excused is what an outbox message will still bring to Redis, and, if `seen` began to be read at
+    `since_ms`, the orders reserved after that.
     """
     rows = await connection.fetch(
         """
@@ -89,7 +89,7 @@ async def find_suspects(
                 WHEN status IS NULL AND state IN ('r', 'c')
                     THEN '3 is in Redis, but neither an order nor in the stream'
                 WHEN status IS NULL THEN NULL
-                WHEN state IS NULL AND reserved_at < to_timestamp($2::bigint / 1000.0)
+                WHEN state IS NULL AND ($2::bigint IS NULL OR reserved_at < to_timestamp($2 / 1000.0))
                     THEN '8 is an order (' || status || ') that Redis does not hold'
                 WHEN state IS NULL THEN NULL
                 WHEN user_id <> owner THEN '5 belongs to two buyers'
