@@ -29,7 +29,7 @@ class Connection(asyncio.Protocol):
     """Sends what it is given, reports what comes back."""
 
     __slots__ = (
-        "_body", "_complete", "_owner", "_parser", "_transport",
+        "_body", "_complete", "_keep_alive", "_owner", "_parser", "_transport",
         "retry_after_s", "sent_s", "work",
     )  # fmt: skip
 
@@ -39,6 +39,7 @@ class Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpResponseParser(self)
         self._body = b""
         self._complete = False
+        self._keep_alive = True
         self.retry_after_s: float | None = None
         self.sent_s = 0.0
         self.work: Any = None  # the owner's note of what is in flight; None: idle
@@ -89,13 +90,15 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._complete = True
+        # The parser knows this only here; afterwards it is ready for the next answer and says no.
+        self._keep_alive = self._parser.should_keep_alive()
 
     def _deliver(self) -> None:
         self._complete = False
         status = self._parser.get_status_code()
         if status < 200:  # An interim answer; the real one follows.
             return
-        if not self._parser.should_keep_alive():
+        if not self._keep_alive:
             # Said before the answer is told, so that nobody sends on it again.
             transport, self._transport = self._transport, None
             self._owner.answered(self, status, self._body)
