@@ -142,8 +142,9 @@ class Worker:
         except (TimeoutError, Unavailable) as error:
             # Streams and outbox keep it: the next start goes on from there.
             logger.warning("Stopped with work left: %s", error, extra={"action": "work_left"})
-        await self.drainer.close()
-        await self._blocking_redis.aclose()
+        finally:
+            await self.drainer.close()
+            await self._blocking_redis.aclose()
 
     def _make_drainer(self) -> Drainer:
         settings = self._engine.settings

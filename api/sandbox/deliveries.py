@@ -14,7 +14,7 @@ from engine.polling import poll
 logger = logging.getLogger(__name__)
 
 BATCH_MAX: Final = 128
-CONNECTIONS_MAX: Final = 16  # Deliveries at a time; each keeps its connection.
+CONNECTIONS_MAX: Final = 32  # Deliveries at a time; each keeps its connection.
 IDLE_SECONDS: Final = 0.05
 RETRY_SECONDS: Final = 0.2  # Doubles up to the next.
 RETRY_SECONDS_MAX: Final = 60.0

@@ -31,7 +31,7 @@ class LateCaptures:
                     await outbox.postpone(connection, [message], "the sale is fenced")
                     return
                 async with connection.transaction():
-                    await self._decide(connection, charge["payment_id"], word in TAKEN)
+                    await self._decide(connection, charge["payment_id"], word)
                     await outbox.finish(connection, [message])
 
     async def _take_units(self, sale_id: str, charge: Row) -> str:
@@ -47,17 +47,18 @@ class LateCaptures:
             self._directory.forget(sale_id)
         return word
 
-    async def _decide(self, connection: Connection, payment_id: str, taken: bool) -> None:
+    async def _decide(self, connection: Connection, payment_id: str, word: str) -> None:
         await lock_orders_of_payments(connection, [payment_id])
         (charge,) = await fetch_charges(connection, [payment_id], [])
         if charge["order_status"] != OrderStatus.EXPIRED:
             return  # Served before.
         order = OrderKey(charge["sale_id"], charge["reservation_id"])
         captured = charge["status"] == PaymentStatus.CAPTURED
-        if captured and taken and await rereserve(connection, order):
+        if captured and word in TAKEN and await rereserve(connection, order):
             return
         # Units that Redis may have taken for it, in this attempt or in one that was cut short.
         await outbox.put_release(connection, order, charge["user_id"], "refunded")
         if captured:
-            await start_refund(connection, payment_id, "sold_out")
+            why = "sold_out" if word in TAKEN else word.lower()
+            await start_refund(connection, payment_id, f"late_and_{why}")
             await outbox.put(connection, "refund", [(order.sale_id, payment_id)])

@@ -300,6 +300,7 @@ async def test_late_payment_is_refunded_when_the_units_are_gone(open_shop: OpenS
     await shop.settle()
     assert await shop.status(order) == OrderStatus.EXPIRED
     assert await shop.payment_status(payment) == "refunded"
+    assert await shop.pool.fetchval("SELECT detail FROM payments") == "late_and_sold_out"
     assert (await shop.stock(), await shop.counters()) == ((0, 1, 0), (1, 0))
     await shop.check_books()
 
