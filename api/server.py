@@ -83,7 +83,7 @@ class HttpServer:
         self._server = web.Server(
             _dispatcher(self.app, self._runner.server), request_factory=self._make_request
         )
-        self._guards = ConnectionGuards(
+        self.guards = ConnectionGuards(
             self._make_protocol,
             loop.time,
             connections_max=settings.connections_max,
@@ -91,10 +91,10 @@ class HttpServer:
             request_seconds_max=settings.request_seconds_max,
         )
         self._listening = await loop.create_server(
-            self._guards, sock=self._listener, backlog=BACKLOG
+            self.guards, sock=self._listener, backlog=BACKLOG
         )
         self._tasks = [
-            asyncio.create_task(self._guards.run(), name="connection guards"),
+            asyncio.create_task(self.guards.run(), name="connection guards"),
             asyncio.create_task(self._flush_counts(), name="flush counts"),
         ]
 
@@ -132,7 +132,7 @@ class HttpServer:
     def _make_request(
         self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any
     ) -> web.BaseRequest:
-        self._guards.headers_arrived(protocol, payload)
+        self.guards.headers_arrived(protocol, payload)
         if hot_sale_id(message.method, message.path) and "Expect" not in message.headers:
             loop = asyncio.get_running_loop()
             return web.BaseRequest(message, payload, protocol, writer, task, loop)
@@ -142,7 +142,7 @@ class HttpServer:
     async def _say_goodbye(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS):
-                await self._guards.empty.wait()
+                await self.guards.empty.wait()
 
     async def _flush_counts(self) -> None:
         while True:

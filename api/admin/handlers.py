@@ -17,7 +17,6 @@ from api.problems import Code, problem
 from api.reservations.decision import check_key
 from api.routing import Handler, Route
 from api.sales.bodies import operator_sale_body
-from api.sales.handlers import live_stock
 from engine.errors import RedisUnavailable, StaleEpoch
 from engine.model import UNITS_MAX
 from engine.sales import Sale, parse_sale_document
@@ -166,8 +165,13 @@ async def _changed(
 
 
 async def _shown(front: Front, sale: Sale) -> object:
-    stock = await live_stock(front, sale.sale_id)
-    return operator_sale_body(sale, stock, front.engine.clock.now_ms())
+    engine = front.engine
+    try:
+        # Not the buyers' copy: an operator looks for what was just changed.
+        stock = await engine.inventory.snapshot(sale.sale_id)
+    except RedisUnavailable:
+        return operator_sale_body(sale, None, engine.clock.now_ms())
+    return operator_sale_body(sale, stock, engine.clock.now_ms())
 
 
 def _for_operators(handler: OperatorHandler) -> Handler:

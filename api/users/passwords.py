@@ -20,11 +20,13 @@ Result = TypeVar("Result")
 class PasswordVault:
     """The slow, memory-hungry part of logging in, bounded. Raises Overloaded when too many wait."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(
+        self, threads: int, waiting_per_thread_max: int = WAITING_PER_THREAD_MAX
+    ) -> None:
         self._hasher = PasswordHasher()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="password")
         self._waiting = 0
-        self._waiting_max = threads * WAITING_PER_THREAD_MAX
+        self._waiting_max = threads * waiting_per_thread_max
         # Verified against when there is no such user, so that both answers take the same time.
         self._nobody = self._hasher.hash("nobody's password")
 
