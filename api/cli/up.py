@@ -1,6 +1,10 @@
 """`doorbuster up`: the whole engine on this machine."""
 
 import os
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,5 +41,20 @@ def up(
         clock=SystemClock(),
         ids=RandomIds(),
         environ=os.environ,
-        say=lambda text: print(text, flush=True),
+        program=_program(),
+        say=_say,
     ).run()
+
+
+def _say(text: str) -> None:
+    # A terminal that was closed, or a full disk behind `> file`, must not keep us from stopping.
+    with suppress(OSError):
+        print(text, flush=True)
+
+
+def _program() -> str:
+    """How this command can be called again from where it was called."""
+    called = Path(sys.argv[0])
+    if called.name != "doorbuster" or shutil.which("doorbuster") == str(called):
+        return "doorbuster"
+    return str(called)

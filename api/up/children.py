@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 from engine.clock import Clock
 from engine.errors import DoorbusterError
@@ -30,6 +30,9 @@ class Process(Protocol):
     def start(self) -> None: ...
 
     def stop(self) -> None: ...
+
+
+Kind = TypeVar("Kind", bound=Process)
 
 
 class GivenUp(DoorbusterError):
@@ -83,11 +86,11 @@ class Child:
             self._process.wait()
 
 
-class Watched:
+class Watched(Generic[Kind]):
     """One process that has to live, and the story of its deaths."""
 
     def __init__(
-        self, name: str, process: Process, log_path: Path, clock: Clock, say: Callable[[str], None]
+        self, name: str, process: Kind, log_path: Path, clock: Clock, say: Callable[[str], None]
     ) -> None:
         self.name = name
         self.process = process

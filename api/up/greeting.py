@@ -11,14 +11,14 @@ TOKEN_SECONDS: Final = 24 * 3600
 KEY: Final = "first-click"
 
 
-def greeting(url: str, data_dir: Path) -> str:
+def greeting(url: str, data_dir: Path, program: str) -> str:
     """The line that says `ready`, and where to look."""
     return f"""\
 ready {url}
 
   health   {url}/healthz   {url}/readyz   {url}/metrics
   logs     {data_dir}/logs
-  truth    doorbuster check
+  truth    {program} check
   stop     Ctrl-C
 """
 

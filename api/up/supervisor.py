@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from api.tokens import Tokens
-from api.up.children import Child, Process, Watched, last_words
+from api.up.children import Child, Kind, Watched, last_words
 from api.up.environment import child_environ
 from api.up.greeting import demo_greeting, greeting
 from api.up.port import free_port, hold_port, local_url
@@ -52,6 +52,7 @@ class Supervisor:
         clock: Clock,
         ids: Ids,
         environ: Mapping[str, str],
+        program: str,
         say: Callable[[str], None],
     ) -> None:
         self._settings = settings
@@ -59,17 +60,17 @@ class Supervisor:
         self._clock = clock
         self._ids = ids
         self._environ = environ
+        self._program = program
         self._say = say
         self._data_dir = Path(settings.data_dir).resolve()
         self._logs = self._data_dir / "logs"
         self._lock = DataDirLock(self._data_dir)
         self._port: socket.socket | None = None
-        self._valkey: Watched | None = None  # None: not ours
-        self._postgres: Watched | None = None
-        self._sandbox: Watched | None = None
-        self._worker: Watched | None = None
-        self._fronts: list[Watched] = []
-        self._children: list[Child] = []
+        self._valkey: Watched[EmbeddedValkey] | None = None  # None: not ours
+        self._postgres: Watched[EmbeddedPostgres] | None = None
+        self._sandbox: Watched[Child] | None = None
+        self._worker: Watched[Child] | None = None
+        self._fronts: list[Watched[Child]] = []
         self._stopping = False
 
     def run(self) -> None:
@@ -178,12 +179,14 @@ class Supervisor:
             self._start_child(f"front-{number}", ["serve"], environ) for number in range(count)
         ]
 
-    def _start_child(self, name: str, command: list[str], environ: dict[str, str]) -> Watched:
+    def _start_child(
+        self, name: str, command: list[str], environ: dict[str, str]
+    ) -> Watched[Child]:
         log_name = f"{name}.log"
         child = Child(command, environ=environ, log_path=self._logs / log_name)
         return self._start(name, child, log_name)
 
-    def _start(self, name: str, process: Process, log_name: str) -> Watched:
+    def _start(self, name: str, process: Kind, log_name: str) -> Watched[Kind]:
         self._check_interrupt()
         process.start()
         self._say(f"{name} runs as process {process.pid}.")
@@ -200,7 +203,7 @@ class Supervisor:
             self._look_after_all()
 
     def _greet(self) -> None:
-        self._say(greeting(self._url, self._data_dir))
+        self._say(greeting(self._url, self._data_dir, self._program))
         if self._demo and self._settings.secret is not None:
             tokens = Tokens(self._settings.secret, self._clock)
             buyer = self._ids.new("buyer")
@@ -231,15 +234,21 @@ class Supervisor:
         if self._stopping:
             raise Interrupted
 
-    def _all(self) -> list[Watched]:
-        found = [self._valkey, self._postgres, self._sandbox, self._worker, *self._fronts]
+    def _all(self) -> list[Watched[Any]]:
+        found: list[Watched[Any] | None] = [
+            self._valkey,
+            self._postgres,
+            self._sandbox,
+            self._worker,
+            *self._fronts,
+        ]
         return [watched for watched in found if watched is not None]
 
     # Stopping: producers before consumers, servers last.
 
     def _stop(self) -> None:
-        for child in self._children:
-            child.ask_to_stop()  # All at once; the loop below waits for each.
+        for front in self._fronts:
+            front.process.ask_to_stop()  # All at once; each is waited for below.
         for watched in [*self._fronts, self._worker, self._sandbox]:
             self._stop_one(watched)
         self._stop_valkey()
@@ -250,7 +259,7 @@ class Supervisor:
             self._say("Stopped. The data is kept in " + str(self._data_dir) + ".")
         self._lock.release()
 
-    def _stop_one(self, watched: Watched | None) -> None:
+    def _stop_one(self, watched: Watched[Any] | None) -> None:
         if watched is not None:
             watched.process.stop()
             self._say(f"{watched.name} stopped.")
