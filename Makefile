@@ -44,7 +44,7 @@ chaos: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Kill real processes during a ru
 	@$(BIN)/python -m pytest -m chaos
 
 load: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Send locust users (USERS, SECONDS) against the running engine, then check it
-	@scripts/load $(USERS) $(SECONDS)
+	@$(BIN)/python scripts/load.py $(USERS) $(SECONDS)
 
 rush: $(VENV)/run.stamp $(VENV)/build.stamp  ## Send a flash crowd (BUYERS) against the running engine
 	@$(BIN)/doorbuster rush --sale demo --buyers $(BUYERS)
