@@ -60,7 +60,8 @@ class LiveEngine:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        threading.Thread(target=self._listen, args=[self._process], daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=[self._process], daemon=True)
+        self._listener.start()
         self.wait_for(r"^ready http://", START_SECONDS_MAX)
 
     def stop(self) -> int:
@@ -74,6 +75,8 @@ class LiveEngine:
         except subprocess.TimeoutExpired:
             process.kill()
             raise
+        finally:
+            self._listener.join(STOP_SECONDS_MAX)
 
     def wait_for(self, pattern: str, seconds: float, *, after: int = 0) -> re.Match[str]:
         """The first line (from number `after` on) that matches; AssertionError if none comes."""
@@ -128,7 +131,8 @@ class LiveEngine:
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            with self._heard:
-                self.lines.append(line.rstrip("\n"))
-                self._heard.notify_all()
+        with process.stdout as said:
+            for line in said:
+                with self._heard:
+                    self.lines.append(line.rstrip("\n"))
+                    self._heard.notify_all()
