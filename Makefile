@@ -15,6 +15,7 @@ SECONDS ?= 30
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 .PHONY: help run test lint format bench chaos load rush check lock clean
 
 help:  ## Show this list
