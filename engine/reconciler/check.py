@@ -18,6 +18,7 @@ from engine.reconciler.queues import check_money, check_queues
 from engine.reconciler.records import RecordCheck
 from engine.sales import Sale
 from engine.store.database import Connection, connect, postgres_errors
+from engine.store.evidence import make_room
 
 SETTLE_SECONDS: Final = 15.0  # Above the worst batch, lease and retry of a healthy system.
 POLL_SECONDS: Final = 0.25
@@ -58,6 +59,7 @@ async def check(
     connection = await connect(engine.settings.postgres_url)
     try:
         with postgres_errors():
+            await make_room(connection)
             patience = Patience(engine.clock, settle_seconds)
             checking = _Check(engine, connection, patience, progress)
             for number, sale in enumerate(sales):

@@ -11,6 +11,11 @@ ROWS_MAX: Final = 100  # Of what is wrong; the first few are enough to act on.
 GUARDS: Final = ("ledger_append_only", "audit_log_append_only", "orders_kept", "orders_transition")
 
 
+async def make_room(connection: Connection) -> None:
+    """Lets this connection hash a million rows in memory; beyond that Postgres goes to disk."""
+    await connection.execute("SET work_mem = '64MB'")
+
+
 async def counted_units(connection: Connection, sale_id: str) -> list[Row]:
     """Per SKU: the counters, what the orders add up to, and what the ledger adds up to."""
     rows: list[Row] = await connection.fetch(
@@ -62,13 +67,16 @@ async def buyers_over_limit(connection: Connection, sale_id: str, per_user_max: 
     """Buyers whose live orders hold more units than the sale allows: units, the first ROWS_MAX."""
     rows: list[Row] = await connection.fetch(
         """
-        WITH wishes AS (
+        -- Materialized, or the sums are computed again for every order.
+        WITH wishes AS MATERIALIZED (
             SELECT items, (SELECT sum(value::bigint) FROM jsonb_each_text(items)) AS units
             FROM (SELECT DISTINCT items FROM orders WHERE sale_id = $1) AS distinct_items
+        ), over_limit AS MATERIALIZED (
+            SELECT sum(units)::bigint AS units FROM orders JOIN wishes USING (items)
+            WHERE sale_id = $1 AND status IN ('awaiting_payment', 'paid', 'shipped', 'delivered')
+            GROUP BY user_id HAVING sum(units) > $2
         )
-        SELECT sum(units)::bigint AS units FROM orders JOIN wishes USING (items)
-        WHERE sale_id = $1 AND status IN ('awaiting_payment', 'paid', 'shipped', 'delivered')
-        GROUP BY user_id HAVING sum(units) > $2 LIMIT $3
+        SELECT units FROM over_limit LIMIT $3
         """,
         sale_id,
         per_user_max,

@@ -21,7 +21,6 @@ async def create_tables(connection: Connection) -> None:
     """`seen`: the buyers' records. `streamed`: what waits in the stream."""
     await connection.execute(
         """
-        SET work_mem = '64MB';
         CREATE TEMP TABLE seen (
             user_id text COLLATE "C" NOT NULL,
             reservation_id text COLLATE "C" NOT NULL,
@@ -36,7 +35,7 @@ async def create_tables(connection: Connection) -> None:
 async def drop_tables(connection: Connection) -> None:
     """Undoes `create_tables`, unless the connection is gone and they with it."""
     if not connection.is_closed():
-        await connection.execute("DROP TABLE IF EXISTS seen, streamed; RESET work_mem")
+        await connection.execute("DROP TABLE IF EXISTS seen, streamed")
 
 
 async def copy_seen(connection: Connection, lines: AsyncIterator[bytes]) -> None:

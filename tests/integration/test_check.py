@@ -13,9 +13,9 @@ from engine.keys import shard_keys
 from engine.model import ReservationState, Reserved
 from engine.reconciler import INVARIANTS, Finding, check
 from engine.servers import EmbeddedValkey
-from engine.store.resolutions import PAY
+from engine.store.resolutions import CANCEL, EXPIRE, PAY
 from tests.support.sales import reserve_for
-from tests.support.truth import BUYERS, move, opened_engine, ran_sale
+from tests.support.truth import BUYERS, dispatch, drain, move, opened_engine, ran_sale
 
 KEYS = shard_keys("demo")
 UNPAID = BUYERS[5]
@@ -82,6 +82,36 @@ async def test_damage_that_mends_itself_while_it_is_looked_at_is_no_failure(
     await scanned.wait()
     await redis.hset(KEYS.buyers, UNPAID, record)
     assert [finding.line for finding in await checking if not finding.ok] == []
+
+
+async def test_sale_in_full_swing_proves_all_invariants(engine: Engine) -> None:
+    sale, _ = await ran_sale(engine, stock=10_000)
+    checked = asyncio.Event()
+
+    async def trade() -> int:
+        rounds = 0
+        while not checked.is_set():
+            users = [f"live-{rounds}-{number}" for number in range(20)]
+            answers = await reserve_for(engine.inventory, sale, users)
+            await drain(engine)
+            for resolution, user, answer in zip(
+                (PAY, CANCEL, EXPIRE), users, answers, strict=False
+            ):
+                assert isinstance(answer, Reserved)
+                await move(engine, resolution, user, answer)
+            await dispatch(engine)
+            rounds += 1
+        return rounds
+
+    trading = asyncio.create_task(trade())
+    try:
+        for _ in range(5):
+            findings = await check(engine)
+            assert [finding.line for finding in findings if not finding.ok] == []
+    finally:
+        checked.set()
+    assert await trading > 0
+    assert await failing(engine) == set()
 
 
 Damage = Callable[[Engine, Redis, dict[str, Reserved]], Awaitable[None]]
