@@ -70,7 +70,7 @@ class HttpServer:
             raise ConfigError(["aiohttp lacks its compiled parser: install a wheel with it."])
         self.app = make_app(engine)
         self._settings = engine.settings
-        self._listener = listener
+        self.listener = listener
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -91,7 +91,7 @@ class HttpServer:
             request_seconds_max=settings.request_seconds_max,
         )
         self._listening = await loop.create_server(
-            self.guards, sock=self._listener, backlog=BACKLOG
+            self.guards, sock=self.listener, backlog=BACKLOG
         )
         self._tasks = [
             asyncio.create_task(self.guards.run(), name="connection guards"),

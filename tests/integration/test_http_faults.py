@@ -241,14 +241,12 @@ async def test_a_stop_finishes_what_was_asked_and_says_goodbye(
         await asked.wait()
         stopping = asyncio.create_task(served.server.stop())
 
-        async def refuses() -> bool:
-            try:
-                (await served.raw()).writer.close()
-            except ConnectionRefusedError:
-                return True
-            return False
+        async def shut() -> bool:
+            return served.server.listener.fileno() < 0
 
-        await until(refuses, "no new connections")
+        await until(shut, "no new connections")
+        with pytest.raises(ConnectionRefusedError):
+            await served.raw()
         assert (await _late(idle)).count(b"Connection: close") == 1
         assert not buying.done()
         go_on.set()
