@@ -52,6 +52,8 @@ def postgres_errors() -> Iterator[None]:
         asyncpg.AdminShutdownError,
         asyncpg.CrashShutdownError,
         asyncpg.TooManyConnectionsError,
+        asyncpg.InvalidCatalogNameError,
+        asyncpg.InvalidAuthorizationSpecificationError,
         asyncpg.InternalClientError,
         asyncpg.InterfaceError,
     ) as error:
