@@ -56,10 +56,11 @@ class OrderStreams:
         self, sale_ids: Sequence[str], after: str, count: int, block_ms: int | None
     ) -> list[Entry | Malformed]:
         sale_of = {shard_keys(sale_id).orders.encode(): sale_id for sale_id in sale_ids}
-        streams: Mapping[Any, Any] = dict.fromkeys(sale_of, after)
+        streams: dict[Any, Any] = dict.fromkeys(sale_of, after)
         with redis_errors():
-            found = await self._redis.xreadgroup(
-                DRAIN_GROUP, self._consumer, dict(streams), count=count, block=block_ms
+            # redis-py types its answers as unions of everything they could be.
+            found: Any = await self._redis.xreadgroup(
+                DRAIN_GROUP, self._consumer, streams, count=count, block=block_ms
             )
         return [parse(sale_of[key], *entry) for key, entries in found or () for entry in entries]
 
