@@ -33,7 +33,7 @@ class CrowdSettings(msgspec.Struct, frozen=True):
     url: str
     sale_id: str
     connections_max: int = 256
-    attempts_max: int = 8  # requests per click
+    attempts_max: int = 12  # requests per click
     request_seconds_max: float = 10.0
     seconds_max: float = 120.0  # then whoever waits is counted as unfinished
     seed: int = 0  # of the jitter
@@ -163,6 +163,7 @@ class Crowd:
         now_s = self._last_answer_s = time.monotonic()
         self.tally.exchanges.add(now_s - connection.sent_s)
         self.tally.statuses[status] += 1
+        self.tally.answers_of_second[int(now_s - self._start_s)] += 1
         if connection.is_open:
             if self._due:
                 self._send(connection, self._due.popleft())

@@ -40,6 +40,7 @@ class Tally:
         self.outcomes: Counter[str] = Counter()  # one per click
         self.settled = 0  # clicks that have their outcome
         self.statuses: Counter[int] = Counter()  # one per HTTP answer
+        self.answers_of_second: Counter[int] = Counter()  # second of the crowd → HTTP answers
         self.acknowledged: set[str] = set()  # public ids of the reservations that were promised
         self.promises: dict[bytes, str] = {}  # key → that id
         self.created: set[bytes] = set()  # keys that were answered 201

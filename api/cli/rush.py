@@ -1,0 +1,316 @@
+"""`doorbuster rush`: sends a flash crowd against the running engine and proves what came of it."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from api.cli.progress import shown_progress
+from api.cli.running import on_engine
+from api.cli.rush_orders import (
+    StoredOrders,
+    count_orders,
+    count_units,
+    crowd_name,
+    missing_orders,
+)
+from api.cli.rush_report import (
+    MISSING_SHOWN_MAX,
+    RushReport,
+    as_table,
+    cores,
+    cpu_model,
+    summarize,
+)
+from api.tokens import Tokens
+from engine.clock import SystemClock
+from engine.config import Settings
+from engine.core import Engine
+from engine.errors import Conflict, DoorbusterError, StoreUnavailable, UnknownSale
+from engine.reconciler import Finding, check
+from engine.sales import Sale, SalePhase
+from loadtest.crowd import Crowd, CrowdFailed, CrowdSettings
+from loadtest.plan import Click, PlanSettings, draw_plan
+from loadtest.tally import ACCEPTED, CrowdReport
+
+BUYERS_MAX: Final = 2_000_000  # Plan, tokens and answers are kept in memory: about 1 KB each.
+CONNECTIONS_MAX: Final = 4096  # What a front takes from one address by default.
+PROGRESS_SECONDS: Final = 0.25
+POLL_SECONDS: Final = 0.05
+STALL_SECONDS_MAX: Final = 30.0  # Nothing moved for so long: waiting longer proves nothing.
+SEED_BITS: Final = 32
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+
+
+class RushOptions(msgspec.Struct, frozen=True):
+    """What the command line asked for."""
+
+    sale_id: str
+    buyers: int
+    rate: float | None
+    seed: int
+    connections: int
+    duplicates: float
+    retries: float
+    crowd_seconds_max: float
+    wait_seconds_max: float
+
+
+@app.command()
+def rush(
+    *,
+    sale: Annotated[str, typer.Option(help="The sale to buy from.")] = "demo",
+    buyers: Annotated[int, typer.Option(min=1, max=BUYERS_MAX, help="Distinct buyers.")] = 10_000,
+    rate: Annotated[
+        float | None, typer.Option(min=1, help="Buyers per second, kept whatever the answers.")
+    ] = None,
+    burst: Annotated[bool, typer.Option("--burst", help="All at once. The default.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Replays the same crowd; random if not given.")
+    ] = None,
+    connections: Annotated[
+        int, typer.Option(min=1, max=CONNECTIONS_MAX, help="Open connections.")
+    ] = 256,
+    duplicates: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of buyers who click twice at once.")
+    ] = 0.05,
+    retries: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of buyers who ask again later.")
+    ] = 0.05,
+    seconds: Annotated[float, typer.Option(min=1, help="The crowd goes home after this.")] = 120,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for orders and payments; 0: none.")
+    ] = 120,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also writes the report to this file.")
+    ] = None,
+) -> None:
+    """Sends a flash crowd against the running engine, then proves what came of it.
+
+    Every buyer has a token of their own and wants one unit, or two, or a small cart; some click
+    twice, some ask again, and all repeat what was shed or lost, with the same key. Latency counts
+    from the moment a buyer meant to click. Afterwards every acknowledged reservation is looked up
+    in Postgres and all invariants are checked; the exit code is 1 if one does not hold.
+    """
+    if burst and rate is not None:
+        raise typer.BadParameter("choose one of --rate and --burst")
+    options = RushOptions(
+        sale_id=sale,
+        buyers=buyers,
+        rate=rate,
+        seed=secrets.randbits(SEED_BITS) if seed is None else seed,
+        connections=connections,
+        duplicates=duplicates,
+        retries=retries,
+        crowd_seconds_max=seconds,
+        wait_seconds_max=wait,
+    )
+    console = Console()
+    report, findings = on_engine(lambda engine: run_rush(engine, options, console))
+    if json_file is not None:
+        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    console.print(as_table(report))
+    for finding in findings:
+        console.print(finding.line, markup=False, highlight=False, soft_wrap=True)
+    if not report.holds:
+        raise typer.Exit(1)
+    console.print("[bold green]Every acknowledged reservation is an order; all invariants hold.[/]")
+
+
+async def run_rush(
+    engine: Engine, options: RushOptions, console: Console
+) -> tuple[RushReport, list[Finding]]:
+    """The whole rush against a running engine. Raises DoorbusterError in one sentence."""
+    sale = await _open_sale(engine, options.sale_id)
+    console.print(
+        f"Crowd of {options.buyers:,} for {sale.sale_id}: --seed {options.seed} repeats it."
+    )
+    crowd = _gather(engine.settings, options, sale)
+    with _progress(console) as progress:
+        crowd_report = await _run_crowd(crowd, progress)
+        wait = _Wait(engine, sale, options, len(crowd.tally.acknowledged))
+        await wait.run(progress)
+    with shown_progress("check") as shown:
+        findings = await check(engine, [sale.sale_id], shown)
+    return await _report(engine, options, crowd_report, wait, findings), findings
+
+
+async def _open_sale(engine: Engine, sale_id: str) -> Sale:
+    sale = await engine.directory.get(sale_id)
+    if sale is None:
+        raise UnknownSale(f"There is no sale {sale_id}: `doorbuster sale list` shows all.")
+    phase = sale.phase(engine.clock.now_ms())
+    if phase is not SalePhase.OPEN:
+        raise Conflict("not_open", f"Sale {sale_id} is {phase}, so nobody can buy.")
+    return sale
+
+
+def _gather(settings: Settings, options: RushOptions, sale: Sale) -> Crowd:
+    clicks: list[Click] = draw_plan(
+        PlanSettings(
+            buyers=options.buyers,
+            seed=options.seed,
+            units={item.sku: item.units for item in sale.items},
+            rate=options.rate,
+            per_user_max=sale.per_user_max,
+            duplicates=options.duplicates,
+            retries=options.retries,
+        )
+    )
+    assert settings.secret is not None
+    tokens, crowd = Tokens(settings.secret, SystemClock()), crowd_name(options.seed)
+    try:
+        return Crowd(
+            CrowdSettings(
+                url=settings.public_url or f"http://{settings.host}:{settings.port}",
+                sale_id=sale.sale_id,
+                connections_max=options.connections,
+                seconds_max=options.crowd_seconds_max,
+                seed=options.seed,
+            ),
+            clicks,
+            [tokens.issue(f"{crowd}{number}") for number in range(options.buyers)],
+        )
+    except CrowdFailed as error:
+        raise DoorbusterError(str(error)) from error
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[told]}"),
+        console=console,
+        auto_refresh=False,  # Its thread would take turns with the crowd.
+    )
+
+
+async def _run_crowd(crowd: Crowd, progress: Progress) -> CrowdReport:
+    task = progress.add_task("crowd", total=crowd.clicks_total, told="")
+    running = asyncio.create_task(crowd.run())
+    try:
+        while not running.done():
+            await asyncio.wait({running}, timeout=PROGRESS_SECONDS)
+            tally = crowd.tally
+            told = f"accepted {tally.outcomes[ACCEPTED]:,}"
+            progress.update(task, completed=tally.settled, told=told, refresh=True)
+        return running.result()
+    except CrowdFailed as error:
+        raise DoorbusterError(str(error)) from error
+    finally:
+        running.cancel()
+
+
+class _Wait:
+    """Waits until the crowd's reservations are orders, and paid if the sale captures by itself.
+
+    Bounded: by the option, and by the time in which nothing moves.
+    """
+
+    def __init__(self, engine: Engine, sale: Sale, options: RushOptions, acknowledged: int) -> None:
+        self._pool = engine.pool
+        self._sale = sale
+        self._crowd = crowd_name(options.seed)
+        self._acknowledged = acknowledged
+        self._seconds_max = options.wait_seconds_max
+        self.orders = StoredOrders()
+        self.stored_seconds: float | None = None
+        self.paid_seconds: float | None = None
+
+    async def run(self, progress: Progress) -> None:
+        task = progress.add_task("stored", total=self._acknowledged, told="")
+        start_s = moved_s = time.monotonic()
+        while True:
+            before = self.orders
+            await self._look()
+            elapsed_s = time.monotonic() - start_s
+            self._note(elapsed_s)
+            told = f"paid {self.orders.paid:,}"
+            progress.update(task, completed=self.orders.stored, told=told, refresh=True)
+            if self.orders != before:
+                moved_s = time.monotonic()
+            stalled = time.monotonic() - moved_s > STALL_SECONDS_MAX
+            if self._settled() or stalled or elapsed_s >= self._seconds_max:
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _look(self) -> None:
+        try:
+            self.orders = await count_orders(self._pool, self._sale.sale_id, self._crowd)
+        except StoreUnavailable:
+            return  # Postgres may come back while we wait.
+
+    def _note(self, elapsed_s: float) -> None:
+        if self.orders.stored < self._acknowledged:
+            return
+        if self.stored_seconds is None:
+            self.stored_seconds = round(elapsed_s, 3)
+        unpaid = self.orders.awaiting_payment
+        if self.paid_seconds is None and self._sale.auto_capture and not unpaid:
+            self.paid_seconds = round(elapsed_s, 3)
+
+    def _settled(self) -> bool:
+        paid = self.paid_seconds is not None or not self._sale.auto_capture
+        return self.stored_seconds is not None and paid and not self.orders.messages
+
+
+async def _report(
+    engine: Engine,
+    options: RushOptions,
+    crowd: CrowdReport,
+    wait: _Wait,
+    findings: Sequence[Finding],
+) -> RushReport:
+    tally = crowd.tally
+    latency_ms, accepted_ms, exchange_ms = summarize(crowd)
+    return RushReport(
+        sale_id=options.sale_id,
+        seed=options.seed,
+        buyers=options.buyers,
+        rate=options.rate,
+        connections=options.connections,
+        durability=engine.settings.durability.value,
+        cores=cores(),
+        cpu=cpu_model(),
+        clicks=crowd.clicks,
+        outcomes=dict(tally.outcomes),
+        http_requests=tally.requests,
+        disconnects=tally.disconnects,
+        timeouts=tally.timeouts,
+        crowd_seconds=round(crowd.seconds, 3),
+        requests_per_second=round(crowd.requests_per_second, 1),
+        busiest_second=max(tally.answers_of_second.values(), default=0),
+        latency_ms=latency_ms,
+        accepted_ms=accepted_ms,
+        exchange_ms=exchange_ms,
+        acknowledged=len(tally.acknowledged),
+        orders=wait.orders,
+        units=await count_units(engine.pool, options.sale_id),
+        stored_seconds=wait.stored_seconds,
+        paid_seconds=wait.paid_seconds,
+        broken=[
+            *tally.broken,
+            *await _lost_promises(engine, options, tally.acknowledged),
+            *(finding.line for finding in findings if not finding.ok),
+        ],
+    )
+
+
+async def _lost_promises(engine: Engine, options: RushOptions, acknowledged: set[str]) -> list[str]:
+    if not options.wait_seconds_max:
+        return []  # They may still be on their way; the check looks into the stream.
+    missing = await missing_orders(engine.pool, acknowledged)
+    if not missing:
+        return []
+    shown = ", ".join(missing[:MISSING_SHOWN_MAX])
+    return [f"{len(missing):,} acknowledged reservations are no orders: {shown}"]
