@@ -22,9 +22,9 @@ from engine.store.fences import (
     fence_sale,
     fetch_launched,
     is_fenced,
-    is_trusted,
     mark_server_stopped,
     recovery_lock,
+    server_standing,
     trust_server,
 )
 from engine.store.orders import entry_order
@@ -100,18 +100,20 @@ class Fence:
         with postgres_errors():
             async with self._pool.acquire() as connection:
                 # Postgres first: whatever it knows, an intact Redis is at least as far.
-                trusted = await is_trusted(connection, run_id)
+                server = await server_standing(connection, run_id)
                 sales = await fetch_launched(connection)
                 traces = await self._traces([sale["sale_id"] for sale in sales])
                 verdicts, shut = [], 0
                 for sale, trace in zip(sales, traces, strict=True):
-                    reason = sale["fenced"] or self._loss(sale, trace, trusted=trusted)
+                    reason = sale["fenced"] or self._loss(sale, trace, trusted=server.trusted)
                     verdicts.append(Verdict(sale["sale_id"], reason))
                     if sale["fenced"] is not None:
                         await self._mend(connection, sale, trace)
                     elif reason is not None:
                         shut += await self._shut(connection, sale, reason)
-                if not trusted and all(verdict.intact for verdict in verdicts):
+                # On record at once: a successor of one that is not would be believed in its stead.
+                sound = server.trusted or all(verdict.intact for verdict in verdicts)
+                if sound and not server.known:
                     await trust_server(connection, run_id)
         return verdicts, shut
 

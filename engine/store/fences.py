@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from engine.store.database import Connection
 from engine.store.sales import Row
@@ -102,17 +102,22 @@ async def mark_server_stopped(connection: Connection, run_id: str) -> None:
     )
 
 
-async def is_trusted(connection: Connection, run_id: str) -> bool:
-    """Whether this server is known and running, or follows one that we stopped ourselves."""
-    return bool(
-        await connection.fetchval(
-            """
-            SELECT coalesce(
-                (SELECT stopped_at IS NULL FROM redis_servers WHERE run_id = $1),
-                (SELECT stopped_at IS NOT NULL FROM redis_servers
-                 ORDER BY trusted_at DESC LIMIT 1),
-                false)
-            """,
-            run_id,
-        )
+class ServerStanding(NamedTuple):
+    """What is known of a Redis server. One that follows a server that we stopped is trusted too."""
+
+    known: bool
+    trusted: bool
+
+
+async def server_standing(connection: Connection, run_id: str) -> ServerStanding:
+    """Whether this server is on record, and whether its data may be believed."""
+    row = await connection.fetchrow(
+        """
+        SELECT known IS NOT NULL AS known, coalesce(known, follows, false) AS trusted FROM (
+            SELECT (SELECT stopped_at IS NULL FROM redis_servers WHERE run_id = $1) AS known,
+                   (SELECT stopped_at IS NOT NULL FROM redis_servers
+                    ORDER BY trusted_at DESC LIMIT 1) AS follows) AS record
+        """,
+        run_id,
     )
+    return ServerStanding(*row)

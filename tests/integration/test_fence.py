@@ -109,6 +109,23 @@ async def test_balanced_redis_that_we_stopped_ourselves_is_believed(engine: Engi
     assert await balanced.watch_once() == 0
 
 
+async def test_crash_of_a_believed_successor_is_noticed_although_another_sale_is_shut(
+    engine: Engine,
+) -> None:
+    await ran_sale(engine)
+    await open_sale(engine.pool, engine.inventory, "shut")
+    balanced = fence_of(engine, Durability.BALANCED)
+    run_id = await server_run_id(engine.redis)
+    await balanced.trust(run_id)
+    await engine.pool.execute("UPDATE sales SET fenced = 'earlier' WHERE sale_id = 'shut'")
+    await balanced.mark_stopped(run_id)
+    await forget_server(engine, run_id)
+    assert await balanced.watch_once() == 0
+    await forget_server(engine, run_id)
+    assert await balanced.watch_once() == 1
+    assert (await engine.sales.get("demo")).fenced
+
+
 async def test_first_server_of_an_empty_engine_is_believed(engine: Engine) -> None:
     balanced = fence_of(engine, Durability.BALANCED)
     assert await balanced.watch_once() == 0
