@@ -137,3 +137,12 @@ async def test_restock_of_an_unknown_sku_changes_nothing(
 
 async def test_stock_of_a_lost_sale_is_not_restocked(inventory: Inventory) -> None:
     assert await inventory.restock(SALE, "black", 5) == "STALE_EPOCH"
+
+
+async def test_rebuilt_stock_replaces_the_old_one_whole(
+    inventory: Inventory, clock: ManualClock
+) -> None:
+    await put_up(inventory, clock, {"black": 5, "ghost": 5})
+    await inventory.fence(NEXT)
+    await inventory.launch(NEXT, open_settings(clock), {"black": Counters(1, 0, 0)})
+    assert (await inventory.snapshot(SALE.sale_id)).stock == {"black": (1, 0, 0)}

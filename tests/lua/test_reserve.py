@@ -407,3 +407,14 @@ async def test_refusals_alone_write_nothing(
 
     assert answers == [Refused(Outcome.SOLD_OUT), Refused(Outcome.UNKNOWN_SKU)]
     assert await dump(redis) == before
+
+
+async def test_several_units_are_reserved_all_or_nothing(
+    inventory: Inventory, clock: ManualClock
+) -> None:
+    await put_up(inventory, clock, {"black": 3})
+    words = await ask(
+        inventory, wish("ann", "black*2"), wish("bob", "black*2"), wish("cyn", "black*1")
+    )
+    assert words == ["RESERVED", "ALL_RESERVED", "RESERVED"]
+    assert await counters(inventory, "black") == (0, 3, 0)

@@ -188,3 +188,14 @@ async def test_late_payment_loses_where_it_must_and_changes_nothing(
         for request in (sold_out, limited, released, wish("eve", "white*1"))
     ] == ["SOLD_OUT", "LIMIT_REACHED", "RELEASED", "NOT_FOUND"]
     assert await dump(redis) == before
+
+
+async def test_late_payment_takes_the_very_last_unit(
+    inventory: Inventory, clock: ManualClock
+) -> None:
+    await put_up(inventory, clock, {"black": 2})
+    request = wish("ann", "black*2")
+    await ask(inventory, request)
+    await release(inventory, request, "expired")
+    assert await inventory.rereserve(SALE, "ann", request.reservation_id) == "RERESERVED"
+    assert await counters(inventory, "black") == (0, 0, 2)
