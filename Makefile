@@ -37,8 +37,7 @@ format: $(VENV)/dev.stamp  ## Lay the code out as `make lint` wants it
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format
 
-bench: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Measure the script, the drain and the front; nothing is asserted
-	@$(BIN)/python -m pytest benchmarks -q
+bench: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Measure Redis, kernels, drain, front and a whole rush; one table, targets beside the numbers
 	@$(BIN)/python -m benchmarks.run
 
 chaos: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Kill real processes during a rush, then prove the invariants

@@ -18,7 +18,7 @@ import msgspec
 
 from loadtest.connection import Connection
 from loadtest.plan import Click
-from loadtest.tally import LOST, SHED, UNFINISHED, CrowdReport, Tally
+from loadtest.tally import ACCEPTED, LOST, SHED, UNFINISHED, CrowdReport, Tally
 
 TICK_SECONDS: Final = 0.001  # The loop's own timer resolution.
 SWEEP_SECONDS: Final = 0.25  # How often time-outs are looked for.
@@ -213,9 +213,11 @@ class Crowd:
             self.tally.broken.append(f"status {status} with a body that is no JSON of ours")
             answer = _Answer()
         if status in {200, 201} and answer.reservation_id:
-            self.tally.accepted_latencies.add(latency_s)
             created = status == 201
-            self._conclude(self.tally.promise(click.key, answer.reservation_id, created=created))
+            outcome = self.tally.promise(click.key, answer.reservation_id, created=created)
+            if outcome == ACCEPTED:
+                self.tally.accepted_latencies.add(latency_s)
+            self._conclude(outcome)
         else:
             self._conclude(answer.code or f"status_{status}")
 

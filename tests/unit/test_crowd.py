@@ -123,6 +123,7 @@ async def test_every_click_gets_one_outcome_and_every_promise_is_kept_once() -> 
     assert tally.outcomes["accepted"] == len(tally.acknowledged) == 300
     assert tally.outcomes["replayed"] == report.clicks - 300 > 0
     assert tally.outcomes.total() == report.clicks == len(tally.latencies)
+    assert len(tally.accepted_latencies) == 300
     assert tally.broken == []
     assert shop.asked.total() == tally.requests == tally.statuses.total()
 

@@ -1,0 +1,162 @@
+"""How fast one worker stores a backlog of reservations as orders, and whether its memory stays flat.
+
+    python -m benchmarks.drain [--reservations 300000] [--entry 128]
+
+Fills the stream of a sale through reserve.lua, then lets a Drainer in a process of its own store it:
+strict durability, synchronous commit, one outbox row per order. Prints one JSON object.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+import msgspec
+import uvloop
+
+from benchmarks import rig
+from engine.clock import SystemClock
+from engine.config import Settings
+from engine.connections import connect_redis, connect_redis_blocking
+from engine.drainer import Drainer
+from engine.inventory import Inventory
+from engine.sales import SaleDirectory
+from engine.store.database import connect, open_pool
+
+RSS_EVERY_SECONDS: Final = 0.2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--reservations", type=int, default=300_000)
+    parser.add_argument("--entry", type=int, default=128, help="reservations per stream entry")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        settings = msgspec.json.decode(options.worker, type=Settings)
+        print(json.dumps(uvloop.run(drain(settings, options.reservations))))
+        return
+    with rig.servers() as settings:
+        uvloop.run(fill(settings, options.reservations, options.entry))
+        command = [sys.executable, "-m", "benchmarks.drain", "--reservations"]
+        command += [str(options.reservations), "--worker", msgspec.json.encode(settings).decode()]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        result = json.loads(done.stdout) | {
+            "entry": options.entry,
+            "durability": settings.durability.value,
+            **uvloop.run(audit(settings)),
+            **rig.machine(),
+        }
+    print(json.dumps(result))
+
+
+async def fill(settings: Settings, count: int, entry: int) -> None:
+    """The backlog: `count` reservations, `entry` to a stream entry."""
+    sale = await rig.put_up_sale(settings)
+    assert settings.redis_url is not None
+    redis = connect_redis(settings.redis_url, 30)
+    inventory = Inventory(redis, SystemClock(), batch_max=512, queue_max=1)
+    for first in range(0, count, entry):
+        size = min(entry, count - first)
+        await inventory.reserve_batch(sale.ref, rig.make_requests(sale.sale_id, first, size))
+    await redis.aclose()
+
+
+async def drain(settings: Settings, count: int) -> dict[str, object]:
+    """Stores everything; what it took."""
+    assert settings.redis_url is not None
+    assert settings.postgres_url is not None
+    url = settings.postgres_url
+    redis, clock = connect_redis_blocking(settings.redis_url), SystemClock()
+    async with await open_pool(url, 2) as pool:
+        drainer = Drainer(
+            redis,
+            lambda: connect(url),
+            SaleDirectory(pool, clock),
+            clock,
+            consumer="benchmark",
+            batch_max=settings.drain_batch_max,
+            attempts_max=settings.drain_attempts_max,
+            claim_idle_seconds=settings.claim_idle_seconds,
+        )
+        await drainer.drain_once(block_ms=1)  # Connects, and meets the sale.
+        memory = Memory()
+        sampling = asyncio.create_task(memory.sample())
+        first = await stored(url)
+        began_s, cpu_s = time.perf_counter(), time.process_time()
+        while await drainer.drain_once(block_ms=1):
+            pass
+        seconds, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
+        orders = await stored(url) - first
+        sampling.cancel()
+        await drainer.close()
+    await redis.aclose()
+    assert first + orders == count, f"{first + orders} of {count} stored"
+    return {
+        "orders": orders,
+        "seconds": round(seconds, 3),
+        "orders_per_second": round(orders / seconds),
+        "worker_us_per_order": round(cpu_s / orders * 1e6, 2),
+        **memory.as_dict(),
+    }
+
+
+class Memory:
+    """Resident memory of this process over time."""
+
+    def __init__(self) -> None:
+        self.mib: list[float] = []
+
+    async def sample(self) -> None:
+        while True:
+            self.mib.append(resident_mib())
+            await asyncio.sleep(RSS_EVERY_SECONDS)
+
+    def as_dict(self) -> dict[str, float]:
+        """At the start, after a quarter (buffers have grown by then), at the end, and the most."""
+        return {
+            "rss_start_mib": self.mib[0],
+            "rss_quarter_mib": self.mib[len(self.mib) // 4],
+            "rss_end_mib": resident_mib(),
+            "rss_max_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        }
+
+
+def resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
+async def stored(url: str) -> int:
+    connection = await asyncpg.connect(url)
+    count = await connection.fetchval("SELECT count(*) FROM orders")
+    await connection.close()
+    return int(count)
+
+
+async def audit(settings: Settings) -> dict[str, object]:
+    """A fast store of the wrong thing is worth nothing: units ordered and outbox rows must match."""
+    connection = await asyncpg.connect(settings.postgres_url)
+    row = await connection.fetchrow(
+        """
+        SELECT (SELECT count(*) FROM orders) AS orders, (SELECT count(*) FROM outbox) AS outbox,
+               (SELECT sum(ordered)::bigint FROM sale_items) AS units,
+               (SELECT count(*) FROM dead_letters) AS dead_letters,
+               current_setting('synchronous_commit') AS synchronous_commit
+        """
+    )
+    await connection.close()
+    assert row["orders"] == row["outbox"] == row["units"], dict(row)
+    assert not row["dead_letters"]
+    return {"synchronous_commit": row["synchronous_commit"]}
+
+
+if __name__ == "__main__":
+    main()
