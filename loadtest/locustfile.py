@@ -1,8 +1,8 @@
 """Shoppers for locust: they look at the sale, buy, repeat what was shed, and follow their order.
 
 Closed-loop by nature: locust measures what users feel, not the engine's ceiling; for that there is
-`doorbuster rush`. Settings: DOORBUSTER_TOKENS names the file that `doorbuster token --count N` wrote,
-DOORBUSTER_SALE the sale.
+`doorbuster rush`. Settings: LOADTEST_TOKENS names the file that `doorbuster token --count N` wrote,
+LOADTEST_SALE the sale.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import gevent
+import gevent  # type: ignore[import-untyped]
 from locust import FastHttpUser, between, events, task
 from locust.exception import StopUser
 
@@ -25,8 +25,8 @@ REPEATABLE: Final = {0, 429, 503}  # 0: no answer. The same key makes repeating 
 # Answers a shop gives every day: no failures of the engine.
 REFUSALS: Final = {"sold_out", "all_reserved", "limit_reached", "sale_paused", "sale_ended"}
 
-SALE: Final = os.environ.get("DOORBUSTER_SALE", "demo")
-TOKENS: Final = Path(os.environ.get("DOORBUSTER_TOKENS", "tokens.txt"))
+SALE: Final = os.environ.get("LOADTEST_SALE", "demo")
+TOKENS: Final = Path(os.environ.get("LOADTEST_TOKENS", "tokens.txt"))
 
 
 class Buyers:
@@ -39,7 +39,7 @@ class Buyers:
         if not path.exists():
             raise SystemExit(
                 f"{path} is missing: doorbuster token --count 10000 > {path}, "
-                "or name another file in DOORBUSTER_TOKENS."
+                "or name another file in LOADTEST_TOKENS."
             )
         self._tokens = itertools.cycle(path.read_text().split())
 
@@ -50,7 +50,7 @@ class Buyers:
 buyers = Buyers()
 
 
-@events.init.add_listener
+@events.init.add_listener  # type: ignore[untyped-decorator]
 def read_tokens(**_: Any) -> None:
     """Before anybody shops, so that a missing file is one sentence."""
     buyers.read(TOKENS)
@@ -62,7 +62,6 @@ class Shopper(FastHttpUser):
     wait_time = between(0.5, 2.0)
     network_timeout = 10.0
     connection_timeout = 5.0
-    abstract = False
 
     def on_start(self) -> None:
         self.skus: list[str] = []
