@@ -81,7 +81,10 @@ async def test_without_postgres_buyers_still_reserve_and_orders_wait(
             await served.sell()
             assert (await served.reserve("u1")).status == 201
             await asyncio.to_thread(postgres.stop)
-            assert (await served.reserve("u2")).status == 201
+            made = await served.reserve("u2")
+            assert made.status == 201
+            asked = await served.get(made.headers["Location"], user="u2")
+            assert (asked.status, asked.json["status"]) == (200, "reserved")
             reply = await served.get("/v1/orders", user="u1")
             assert (reply.status, reply.code) == (503, "unavailable")
             ready = await served.get("/readyz")
