@@ -15,9 +15,6 @@ RETRY_AFTER_LENGTH: Final = len(b"retry-after")
 class Owner(Protocol):
     """Who hands out the work and takes the answers."""
 
-    def opened(self, connection: "Connection") -> None:
-        """The connection is up and idle."""
-
     def answered(self, connection: "Connection", status: int, body: bytes) -> None:
         """The request is answered; `connection.retry_after_s` holds the header, if there was one."""
 
@@ -30,7 +27,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body", "_complete", "_keep_alive", "_owner", "_parser", "_transport",
-        "retry_after_s", "sent_s", "work",
+        "is_open", "retry_after_s", "sent_s", "work",
     )  # fmt: skip
 
     def __init__(self, owner: Owner) -> None:
@@ -40,6 +37,7 @@ class Connection(asyncio.Protocol):
         self._body = b""
         self._complete = False
         self._keep_alive = True
+        self.is_open = False  # and may be sent on, if idle
         self.retry_after_s: float | None = None
         self.sent_s = 0.0
         self.work: Any = None  # the owner's note of what is in flight; None: idle
@@ -60,7 +58,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name.
-        self._owner.opened(self)
+        self.is_open = True
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -73,6 +71,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._transport = None
+        self.is_open = False
         self._owner.closed(self)
 
     # What the parser calls.
@@ -98,15 +97,11 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:  # An interim answer; the real one follows.
             return
-        if not self._keep_alive:
-            # Said before the answer is told, so that nobody sends on it again.
-            transport, self._transport = self._transport, None
-            self._owner.answered(self, status, self._body)
-            if transport is not None:
-                transport.close()
+        if self.work is None:  # An answer to nothing: the server is about to hang up.
+            self.abort()
             return
+        # Known before the answer is told, so that nobody sends on it again.
+        self.is_open = self._keep_alive
         self._owner.answered(self, status, self._body)
-
-    @property
-    def is_open(self) -> bool:
-        return self._transport is not None
+        if not self._keep_alive:
+            self.abort()

@@ -152,11 +152,6 @@ class Crowd:
 
     # The connections' side: answers come, connections go.
 
-    def opened(self, connection: Connection) -> None:
-        self._connections.add(connection)
-        self._idle.append(connection)
-        self._dispatch()
-
     def answered(self, connection: Connection, status: int, body: bytes) -> None:
         click: Click = connection.work
         connection.work = None
@@ -175,7 +170,9 @@ class Crowd:
             self._settle(click, status, body, now_s)
 
     def closed(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        if connection not in self._connections:
+            return  # It never came to be used; whoever opened it sees to that.
+        self._connections.remove(connection)
         if connection in self._idle:
             self._idle.remove(connection)
         if self._stopping:
@@ -241,10 +238,17 @@ class Crowd:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_SECONDS_MAX):
-                await loop.create_connection(lambda: Connection(self), self._host, self._port)
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self), self._host, self._port
+                )
         except (OSError, TimeoutError):
             return False
-        return True
+        # Used from here on and not before: one whose opening is cancelled is never reported closed.
+        if connection.is_open:
+            self._connections.add(connection)
+            self._idle.append(connection)
+            self._dispatch()
+        return connection.is_open
 
     async def _reconnect(self) -> None:
         wait_s = BACKOFF_SECONDS[0]

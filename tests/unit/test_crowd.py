@@ -4,9 +4,10 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
+import uvloop
 
 from loadtest.crowd import Crowd, CrowdFailed, CrowdSettings
 from loadtest.plan import Click, PlanSettings, draw_plan
@@ -232,3 +233,33 @@ def test_percentiles_are_recorded_values() -> None:
         latencies.add(value / 1000)
 
     assert latencies.percentiles(50, 95, 99, 100) == [0.05, 0.095, 0.099, 0.1]
+
+
+def test_crowd_goes_home_in_time_from_a_server_that_talks_nonsense() -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}and more\r\n\r\n")
+            await writer.drain()
+            await reader.read()
+        writer.close()
+
+    async def go() -> CrowdReport:
+        server = await asyncio.start_server(babble, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            # Time is up while lost connections are being opened again.
+            return await rush(
+                url,
+                PlanSettings(buyers=2000, seed=5, units=UNITS),
+                connections_max=64,
+                seconds_max=0.3,
+            )
+        finally:
+            server.close()
+
+    report = uvloop.run(asyncio.wait_for(go(), 20))
+
+    assert report.tally.outcomes["accepted"] == 0
+    assert report.tally.outcomes.total() == report.clicks
+    assert report.tally.disconnects > 64
