@@ -9,23 +9,28 @@ from typing import Any, Final
 
 import msgspec
 from aiohttp import web
+from multidict import istr
 
 JSON: Final = "application/json"
 PROBLEM_JSON: Final = "application/problem+json"
 
 Headers = tuple[tuple[str, str], ...]
 
+# Names are prepared once (istr): a header costs less than half that way.
 # On every answer. The policy lets a browser do nothing with an API's answer but read it.
 SECURITY_HEADERS: Final[Headers] = (
-    ("Server", "doorbuster"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
-    ("Referrer-Policy", "no-referrer"),
+    (istr("Server"), "doorbuster"),
+    (istr("X-Content-Type-Options"), "nosniff"),
+    (istr("Content-Security-Policy"), "default-src 'none'; frame-ancestors 'none'"),
+    (istr("Referrer-Policy"), "no-referrer"),
 )
-NO_STORE: Final = ("Cache-Control", "no-store")
+NO_STORE: Final = (istr("Cache-Control"), "no-store")
+CONTENT_TYPE: Final = istr("Content-Type")
+LOCATION: Final = istr("Location")
+REQUEST_ID: Final = istr("X-Request-Id")
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """One answer. `label` is what it is counted under where the status says too little."""
 
     status: int
@@ -34,11 +39,11 @@ class Answer(msgspec.Struct, frozen=True):
     label: str = ""
 
     def to_response(self, request_id: str) -> web.Response:
-        headers = (*self.headers, ("X-Request-Id", request_id))
+        headers = (*self.headers, (REQUEST_ID, request_id))
         return web.Response(status=self.status, body=self.body, headers=headers)
 
 
-PERSONAL: Final[Headers] = (*SECURITY_HEADERS, ("Content-Type", JSON), NO_STORE)
+PERSONAL: Final[Headers] = (*SECURITY_HEADERS, (CONTENT_TYPE, JSON), NO_STORE)
 
 
 def personal(value: Any, status: int = 200, *more: tuple[str, str]) -> Answer:

@@ -18,12 +18,17 @@ _NAMED_FIELD = re.compile(r"(?:missing required|contains unknown) field `(?P<nam
 _LENGTH = re.compile(r"[0-9]{1,12}")
 
 
+def arrived_body(request: web.BaseRequest, bytes_max: int) -> bytes | None:
+    """The body if it came with the headers, as small ones do, and is within the bound."""
+    content = request.content
+    if not content.is_eof() or content.total_bytes > bytes_max:
+        return None
+    return content.read_nowait()
+
+
 async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes | None:
     """The whole body, or None as soon as it proves larger than `bytes_max`."""
     content = request.content
-    if content.is_eof():  # It came with the headers, as small bodies do.
-        body = content.read_nowait()
-        return body if len(body) <= bytes_max else None
     declared = request.headers.get("Content-Length", "0")
     if not _LENGTH.fullmatch(declared) or int(declared) > bytes_max:
         return None

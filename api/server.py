@@ -6,6 +6,7 @@ The reserve call goes straight from aiohttp's protocol to its handler; everythin
 
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import signal
@@ -33,6 +34,8 @@ HEADER_LINE_BYTES_MAX: Final = 8190
 HEADERS_MAX: Final = 64
 GOODBYE_SECONDS: Final = 0.25  # In which kept-alive connections are told "Connection: close".
 STOP_SECONDS_MAX: Final = 30.0
+
+GC_THRESHOLDS: Final = (20_000, 10, 10)  # Some batches' worth of objects; Python's own is 700.
 
 HOT_ROUTE: Final = Route("POST", "/v1/sales/{sale}/reservations", make_reservation)
 
@@ -90,9 +93,7 @@ class HttpServer:
             per_address_max=settings.connections_per_address_max,
             request_seconds_max=settings.request_seconds_max,
         )
-        self._listening = await loop.create_server(
-            self.guards, sock=self.listener, backlog=BACKLOG
-        )
+        self._listening = await loop.create_server(self.guards, sock=self.listener, backlog=BACKLOG)
         self._tasks = [
             asyncio.create_task(self.guards.run(), name="connection guards"),
             asyncio.create_task(self._flush_counts(), name="flush counts"),
@@ -185,6 +186,7 @@ def run(
     """One front process, from opening the engine until SIGTERM or SIGINT. `ready` is called once
     it serves. Raises ConfigError, RedisUnavailable or StoreUnavailable."""
     raise_open_files_limit()
+    calm_garbage_collector()
     uvloop.run(_serve(settings, listener, ready))
 
 
@@ -204,6 +206,16 @@ async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[]
             await server.stop()
     finally:
         await engine.close()
+
+
+def calm_garbage_collector() -> None:
+    """Keeps what was loaded for good out of every collection, and collects less often.
+
+    Requests leave next to no cycles; without this, collections cost a tenth of a reservation.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def raise_open_files_limit() -> None:

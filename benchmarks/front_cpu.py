@@ -170,9 +170,13 @@ def wrk(folder: Path, port: int, connections: int, seconds: int, round_name: str
     done = subprocess.run(
         [*command, f"http://127.0.0.1:{port}"], capture_output=True, text=True, check=True
     )
+    asked = re.search(r"(\d+) requests in", done.stdout)
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)
     p99 = re.search(r"99%\s+(\S+)", done.stdout)
-    return f"wrk: p99 {p99[1] if p99 else '?'}, {refused[1] if refused else 0} refused"
+    return (
+        f"wrk: {asked[1] if asked else '?'} requests, "
+        f"{refused[1] if refused else 0} refused, p99 {p99[1] if p99 else '?'}"
+    )
 
 
 def plain_load(folder: Path, port: int, connections: int, seconds: int, round_name: str) -> str:

@@ -20,9 +20,7 @@ Result = TypeVar("Result")
 class PasswordVault:
     """The slow, memory-hungry part of logging in, bounded. Raises Overloaded when too many wait."""
 
-    def __init__(
-        self, threads: int, waiting_per_thread_max: int = WAITING_PER_THREAD_MAX
-    ) -> None:
+    def __init__(self, threads: int, waiting_per_thread_max: int = WAITING_PER_THREAD_MAX) -> None:
         self._hasher = PasswordHasher()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="password")
         self._waiting = 0
