@@ -2,8 +2,8 @@
 
     python -m benchmarks.run [redis] [kernels] [drain] [front] [whole]
 
-Every run is kept as JSON under benchmarks/results/. A missed target is shown, and is the exit
-status: these are numbers of one machine, so nothing else depends on them.
+Every run is kept as JSON under benchmarks/results/. A missed target is shown and no more: these are
+numbers of one machine. A wrong result, such as a broken invariant, fails.
 """
 
 import json
@@ -135,8 +135,6 @@ def main() -> None:
             figures += GROUPS[name]()
     console.print(as_table(figures))
     console.print(f"Kept in {keep('run', [asdict(figure) for figure in figures])}")
-    if any(figure.holds is False for figure in figures):
-        sys.exit(1)
 
 
 def as_table(figures: list[Figure]) -> Table:
