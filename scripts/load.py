@@ -23,7 +23,9 @@ def main(users: int, seconds: int) -> int:
     tokens = Tokens(settings.secret, SystemClock())
     with tempfile.NamedTemporaryFile("w", prefix="tokens-") as file:
         # New buyers each time: the limit per user would refuse those of the last.
-        file.writelines(f"{tokens.issue(f'load-{os.getpid()}-{n}')}\n" for n in range(users))
+        # A shopper comes as somebody else after each purchase, at most about once a second.
+        buyers = range(users * seconds)
+        file.writelines(f"{tokens.issue(f'load-{os.getpid()}-{n}')}\n" for n in buyers)
         file.flush()
         command = [
             *(str(PROGRAMS / "locust"), "-f", str(LOCUSTFILE), "--host", str(settings.public_url)),
