@@ -78,7 +78,8 @@ class HttpServer:
 
     async def start(self) -> None:
         """Accepts connections when it returns."""
-        loop = asyncio.get_running_loop()
+        # Asked once, not per request: before Python 3.12 it costs a system call.
+        loop = self._loop = asyncio.get_running_loop()
         settings = self._settings
         self._runner = web.AppRunner(self.app, access_log=None)
         await self._runner.setup()
@@ -119,7 +120,7 @@ class HttpServer:
     def _make_protocol(self) -> HttpConnection:
         return HttpConnection(
             self._server,
-            loop=asyncio.get_running_loop(),
+            loop=self._loop,
             keepalive_timeout=self._settings.keepalive_seconds,
             access_log=None,  # type: ignore[arg-type]  # None switches it off.
             logger=_quiet,
@@ -135,8 +136,7 @@ class HttpServer:
     ) -> web.BaseRequest:
         self.guards.headers_arrived(protocol, payload)
         if hot_sale_id(message.method, message.path) and "Expect" not in message.headers:
-            loop = asyncio.get_running_loop()
-            return web.BaseRequest(message, payload, protocol, writer, task, loop)
+            return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
         assert self._runner.server is not None
         return self._runner.server.request_factory(message, payload, protocol, writer, task)
 

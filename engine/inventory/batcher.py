@@ -36,16 +36,20 @@ class Batcher(Generic[Request, Reply]):
         self._queue_max = queue_max
         self._waiting: deque[tuple[Request, asyncio.Future[Reply]]] = deque()
         self._driver: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
 
     def submit(self, request: Request) -> asyncio.Future[Reply]:
         """A future of the reply. Raises Overloaded, with nothing done, if the queue is full."""
         if self._stopped or len(self._waiting) >= self._queue_max:
             raise Overloaded("The reservation queue is full.")
-        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        if self._loop is None:
+            # Asked once, not per request: before Python 3.12 it costs a system call.
+            self._loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Reply] = self._loop.create_future()
         self._waiting.append((request, answer))
         if self._driver is None:
-            self._driver = asyncio.create_task(self._drive(), name="batcher")
+            self._driver = self._loop.create_task(self._drive(), name="batcher")
         return answer
 
     @property
