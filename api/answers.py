@@ -31,15 +31,21 @@ REQUEST_ID: Final = istr("X-Request-Id")
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """One answer. `label` is what it is counted under where the status says too little."""
+    """One answer. `label` is what it is counted under where the status says too little.
+
+    `headers` are the same for many answers; a `location` is this one's own.
+    """
 
     status: int
     body: bytes
     headers: Headers
     label: str = ""
+    location: str = ""
 
     def to_response(self, request_id: str) -> web.Response:
         headers = (*self.headers, (REQUEST_ID, request_id))
+        if self.location:
+            headers = (*headers, (LOCATION, self.location))
         return web.Response(status=self.status, body=self.body, headers=headers)
 
 

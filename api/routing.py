@@ -10,6 +10,7 @@ from aiohttp.typedefs import Middleware
 from api.answers import Answer
 from api.front import Front
 from api.problems import Code, Refusal, problem, problem_of
+from api.written import WrittenAnswer, is_writable
 from engine.errors import DoorbusterError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -42,12 +43,12 @@ def add_routes(app: web.Application, front: Front, routes: tuple[Route, ...]) ->
             app.router.add_route(route.method, route.path, adapt(front, route))
 
 
-def adapt(front: Front, route: Route) -> Callable[[Any], Awaitable[web.Response]]:
+def adapt(front: Front, route: Route) -> Callable[[Any], Awaitable[web.StreamResponse]]:
     """The route as aiohttp wants it: a request in, a response out, whatever happens."""
     name = f"{route.method} {route.path}"
     handler, always, in_flight = route.handler, route.always, front.in_flight
 
-    async def call(request: Any) -> web.Response:
+    async def call(request: Any) -> web.StreamResponse:
         request_id = request_id_of(front, request)
         if always:
             answer = await _answer(front, handler, request, request_id)
@@ -59,6 +60,9 @@ def adapt(front: Front, route: Route) -> Callable[[Any], Awaitable[web.Response]
         else:
             front.counts.shed["in_flight"] += 1
             answer = problem(Code.OVERLOADED)
+        if type(request) is web.BaseRequest and is_writable(request) and not front.stopping:
+            front.counts.requests[name, answer.status] += 1
+            return WrittenAnswer(answer, request_id)
         return _respond(front, name, request_id, answer)
 
     return call

@@ -10,7 +10,7 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 from multidict import istr
 
-from api.answers import LOCATION, PERSONAL, Answer, time_text
+from api.answers import PERSONAL, Answer, time_text
 from api.bodies import decode, is_json
 from api.problems import Code, FieldError, Refusal, invalid, problem, problem_of
 from engine.core import Engine
@@ -49,7 +49,7 @@ OUTCOME_CODES: Final = {
 # Most answers of a rush are refusals, and all of one outcome are alike.
 _REFUSALS: Final = {outcome: problem(code) for outcome, code in OUTCOME_CODES.items()}
 
-_REPLAYED: Final = (istr("Idempotent-Replayed"), "true")
+REPLAYED: Final = (*PERSONAL, (istr("Idempotent-Replayed"), "true"))
 
 
 class WantedItem(Item, frozen=True, forbid_unknown_fields=True):
@@ -151,10 +151,10 @@ def _accepted(sale_id: str, reserved: Reserved, items_text: str) -> Answer:
         status=reserved.state.value,
         reserved_until=time_text(reserved.reserved_until_ms),
     )
-    location = (LOCATION, f"/v1/reservations/{name}")
+    location = f"/v1/reservations/{name}"
     if reserved.replayed:
-        return Answer(200, _encode(body), (*PERSONAL, location, _REPLAYED), "replayed")
-    return Answer(201, _encode(body), (*PERSONAL, location), "reserved")
+        return Answer(200, _encode(body), REPLAYED, "replayed", location)
+    return Answer(201, _encode(body), PERSONAL, "reserved", location)
 
 
 @lru_cache(maxsize=4096)

@@ -313,3 +313,21 @@ async def test_last_unit_goes_to_exactly_one_of_a_thousand_buyers(served: Served
 async def test_an_operator_may_buy_too(served: Served) -> None:
     reply = await served.post(PATH, user="op-1", role=Role.OPERATOR, body=ONE, idempotency_key="k")
     assert reply.status == 201
+
+
+@pytest.mark.parametrize("key", ["k", "another", ""])
+async def test_kept_and_closed_connections_are_answered_alike(served: Served, key: str) -> None:
+    # The hot route writes its answers itself where the connection stays open.
+    assert (await served.reserve("u1")).status == 201
+    body = ONE if key == "k" else {"items": [{"sku": "phone-black", "quantity": 2}]}
+    call = {"user": "u1", "body": body, "idempotency_key": key, "x_request_id": "the-same-id"}
+
+    kept = await served.post(PATH, **call)
+    closed = await served.post(PATH, **call, connection="close")
+
+    passing = {"Date", "Connection"}
+    assert closed.headers["Connection"] == "close"
+    assert (kept.status, kept.body) == (closed.status, closed.body)
+    assert {name: value for name, value in kept.headers.items() if name not in passing} == {
+        name: value for name, value in closed.headers.items() if name not in passing
+    }
