@@ -21,6 +21,8 @@ ATTEMPTS_MAX: Final = 20  # Then the dead letters.
 RETRY_SECONDS: Final = 0.1  # Doubles with every attempt …
 RETRY_SECONDS_MAX: Final = 30.0  # … up to here, for what failed,
 POSTPONE_SECONDS_MAX: Final = 3.0  # and up to here, for what waits for a server to come back.
+# They change stock in Redis, which refuses that while the sale is fenced.
+NEED_STOCK: Final = ("confirm", "release", "restock", "late_capture")
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -38,7 +40,9 @@ class Message(msgspec.Struct, frozen=True):
 async def take(
     connection: Connection, kinds: Sequence[str], *, count: int, lease_seconds: float
 ) -> list[Message]:
-    """Leases the oldest due messages; those of other takers are passed over."""
+    """Leases the oldest due messages; those of other takers are passed over, and those that need the
+    stock of a fenced sale, so that they hold nobody else's up.
+    """
     rows = await connection.fetch(_take_statement(tuple(kinds)), count, lease_seconds)
     return [Message(*row) for row in sorted(rows, key=itemgetter("message_id"))]
 
@@ -47,16 +51,20 @@ async def take(
 def _take_statement(kinds: tuple[str, ...]) -> str:
     """The kinds are words of the program's own, written out: a parameter would hide from the planner
     that a partial index fits. An array and not IN: for a table that was empty when last analysed the
-    planner would join, and run the inner select anew for every row, 30 s long.
+    planner would join, and run the inner select anew for every row, 30 s long. NOT IN (SELECT …) and
+    not <> ALL (ARRAY(…)): of an array it expects that next to nothing is left, and sorts the table.
     """
     assert all(kind.replace("_", "").isalpha() for kind in kinds), kinds
     words = ", ".join(f"'{kind}'" for kind in kinds)
+    need_stock = ", ".join(f"'{kind}'" for kind in NEED_STOCK)
     return f"""
         UPDATE outbox
         SET due_at = now() + make_interval(secs => $2), attempts = attempts + 1
         WHERE message_id = ANY (ARRAY(
             SELECT message_id FROM outbox
             WHERE kind IN ({words}) AND due_at <= now()
+              AND (kind NOT IN ({need_stock})
+                   OR sale_id NOT IN (SELECT sale_id FROM sales WHERE fenced IS NOT NULL))
             ORDER BY message_id LIMIT $1 FOR UPDATE SKIP LOCKED
         ))
         RETURNING message_id, kind, sale_id, reference, user_id, reason, attempts

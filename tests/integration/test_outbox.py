@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from engine.dispatcher import BATCH_MAX
 from engine.errors import RedisUnavailable
 from engine.inventory import Inventory, SaleRef
 from engine.store import outbox
@@ -173,3 +174,25 @@ async def test_restock_message_brings_the_newest_total(open_shop: OpenShop) -> N
         await outbox.put(connection, "restock", [("demo", "phone-white")])
     assert await shop.dispatcher.dispatch_once() == 1
     assert await shop.stock("phone-white") == (25, 0, 0)
+
+
+async def test_fenced_sales_messages_hold_up_nobody_elses(open_shop: OpenShop) -> None:
+    shop = await open_shop()
+    async with shop.pool.acquire() as connection:
+        await outbox.put(connection, "confirm", [("shut", f"r{n}") for n in range(2 * BATCH_MAX)])
+        await outbox.put(connection, "late_capture", [("shut", "pay_late")])
+    await shop.pool.execute(
+        """
+        INSERT INTO sales (sale_id, name, opens_at, closes_at, per_user_max, reservation_seconds,
+                           auto_capture, state, fenced)
+        SELECT 'shut', name, opens_at, closes_at, 1, 60, false, 'open', 'a test' FROM sales
+        """
+    )
+    await paid_orders(shop, 3)
+    assert await shop.dispatcher.dispatch_once() == 3
+    assert await shop.stock() == (7, 0, 3)
+    async with shop.pool.acquire() as connection:
+        await outbox.put(connection, "refund", [("shut", "pay_back")])
+    assert [m.kind for m in await take(shop.pool)] == ["refund"]  # Money needs no stock.
+    await shop.pool.execute("UPDATE sales SET fenced = NULL")
+    assert len(await take(shop.pool)) == 10
