@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from api.problems import Code, FieldError, Refusal, invalid
+from engine.admission import InFlightLimit
 
 JSON_TYPE: Final = "application/json"
 
@@ -48,15 +49,20 @@ def is_json(content_type: str | None) -> bool:
 
 
 class BodyReader:
-    """Reads the bodies of the calls that are not hot. Raises Refusal."""
+    """Reads bodies. Raises Refusal, and Overloaded: a body still on its way takes no place among
+    the requests that are worked on, so clients that dawdle shed nobody."""
 
-    def __init__(self, bytes_max: int) -> None:
-        self.bytes_max = bytes_max
+    def __init__(self, bytes_max: int, in_flight: InFlightLimit) -> None:
+        self._bytes_max = bytes_max
+        self._in_flight = in_flight
 
     async def raw(self, request: web.BaseRequest, bytes_max: int | None = None) -> bytes:
         """The bytes as they came."""
-        limit = bytes_max or self.bytes_max
-        body = await read_body(request, limit)
+        limit = bytes_max or self._bytes_max
+        body = arrived_body(request, limit)
+        if body is None:
+            with self._in_flight.stepped_out():
+                body = await read_body(request, limit)
         if body is None:
             raise Refusal(Code.BODY_TOO_LARGE, f"At most {limit} bytes.")
         return body

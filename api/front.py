@@ -18,9 +18,7 @@ from engine.errors import ConfigError
 from engine.model import parse_public_id
 from engine.payment.provider import Provider
 
-# Registering and logging in are rare and dear: one address gets few of them.
-ANONYMOUS_PER_SECOND: Final = 5
-ANONYMOUS_BURST: Final = 50
+FORGERY_LOG_SECONDS: Final = 10  # Anyone may forge webhooks; nobody may fill the log with them.
 
 _BEARER: Final = "Bearer "
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{8,64}")
@@ -50,6 +48,7 @@ class Front:
     in_flight: InFlightLimit
     throttle: Throttle
     anonymous_throttle: Throttle
+    forgery_log_throttle: Throttle
     passwords: PasswordVault
     providers: dict[str, Provider]
     bodies: BodyReader
@@ -63,21 +62,27 @@ class Front:
         settings = engine.settings
         if settings.secret is None:
             raise ConfigError(["DOORBUSTER_SECRET is not set: tokens cannot be verified."])
+        in_flight = InFlightLimit(settings.in_flight_max)
         return cls(
             engine=engine,
             tokens=Tokens(settings.secret, engine.clock),
-            in_flight=InFlightLimit(settings.in_flight_max),
+            in_flight=in_flight,
             throttle=Throttle(
                 engine.clock,
                 per_second=settings.throttle_per_second,
                 burst=settings.throttle_burst,
             ),
             anonymous_throttle=Throttle(
-                engine.clock, per_second=ANONYMOUS_PER_SECOND, burst=ANONYMOUS_BURST
+                engine.clock,
+                per_second=settings.anonymous_per_second,
+                burst=settings.anonymous_burst,
+            ),
+            forgery_log_throttle=Throttle(
+                engine.clock, per_second=1 / FORGERY_LOG_SECONDS, burst=1
             ),
             passwords=PasswordVault(settings.password_threads),
             providers=providers,
-            bodies=BodyReader(settings.body_bytes_max),
+            bodies=BodyReader(settings.body_bytes_max, in_flight),
             request_ids=RequestIds(),
             counts=Counts(),
         )

@@ -54,6 +54,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     body_bytes_max: Positive = 65_536
     throttle_per_second: Positive = 50  # requests of one user, per process
     throttle_burst: Positive = 200
+    anonymous_per_second: Positive = 5  # logins of one address, per process; raise behind a proxy
+    anonymous_burst: Positive = 50
     password_threads: Positive = 2  # argon2 is meant to be slow and large: bound it
 
     # Reservation.

@@ -5,10 +5,9 @@ from typing import Any, Final, cast
 from aiohttp import web
 
 from api.answers import Answer, personal, time_text
-from api.bodies import arrived_body, read_body
 from api.front import Front, order_ids
 from api.orders.store import Order, OrderBook, order_body
-from api.problems import Code, Refusal, problem
+from api.problems import Code, Refusal
 from api.reservations.decision import ReservationBody, ReserveCall, reserve
 from api.routing import Route
 from engine.errors import StoreUnavailable, UnknownReservation
@@ -36,12 +35,7 @@ def hot_sale_id(method: str, path: str) -> str | None:
 
 async def make_reservation(front: Front, request: web.BaseRequest) -> Answer:
     identity = front.caller(request)
-    bytes_max = front.bodies.bytes_max
-    body = arrived_body(request, bytes_max)
-    if body is None:
-        body = await read_body(request, bytes_max)
-    if body is None:
-        return problem(Code.BODY_TOO_LARGE, f"At most {bytes_max} bytes.")
+    body = await front.bodies.raw(request)
     headers = request.headers
     answer = await reserve(
         front.engine,

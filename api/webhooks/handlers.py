@@ -23,7 +23,8 @@ async def receive_webhook(front: Front, request: web.Request) -> Answer:
         event = provider.parse_webhook(request.headers, body, front.engine.clock.now_ms())
     except WebhookRefused as error:
         metrics.webhooks.labels("refused").inc()
-        logger.warning("Webhook refused: %s", error, extra={"action": "webhook_refused"})
+        if not front.forgery_log_throttle.admit(provider.name):
+            logger.warning("Webhook refused: %s", error, extra={"action": "webhook_refused"})
         raise Refusal(Code.WEBHOOK_REFUSED) from error
     new = await front.engine.payments.receive_webhook(provider.name, event.event_id, body)
     metrics.webhooks.labels("stored" if new else "duplicate").inc()

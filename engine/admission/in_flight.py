@@ -25,6 +25,21 @@ class InFlightLimit:
         self.in_flight -= 1
 
     @contextmanager
+    def stepped_out(self) -> Iterator[None]:
+        """Gives the caller's place to others meanwhile: waiting for a client is no work.
+
+        The caller has a place again afterwards in any case and must `leave` it; raises Overloaded
+        if that is one too many.
+        """
+        self.leave()
+        try:
+            yield
+        finally:
+            self.in_flight += 1
+        if self.in_flight > self._in_flight_max:
+            raise Overloaded("Too many requests are being worked on.")
+
+    @contextmanager
     def slot(self) -> Iterator[None]:
         """Holds one place. Raises Overloaded if there is none."""
         if not self.try_enter():

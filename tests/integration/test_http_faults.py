@@ -113,6 +113,33 @@ async def test_beyond_the_limit_requests_are_shed_and_probes_are_not(
         assert served.front.in_flight.in_flight == 0
 
 
+WEBHOOK_HEAD = (
+    b"POST /v1/webhooks/sandbox HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+)
+
+
+async def test_bodies_on_their_way_shed_nobody(
+    redis: Redis, valkey: EmbeddedValkey, postgres_url: str
+) -> None:
+    async with serve(valkey.url, postgres_url, in_flight_max=2) as served:
+        await served.sell()
+        dawdlers = [await served.raw() for _ in range(3)]
+        for dawdler in dawdlers:
+            dawdler.send(WEBHOOK_HEAD)
+            assert b" 100 " in await dawdler.reader.readuntil(b"\r\n\r\n")
+        assert (await served.reserve("u1")).status == 201
+        with served.front.in_flight.slot(), served.front.in_flight.slot():
+            dawdlers[0].send(b"{}")
+            assert b'"code":"overloaded"' in await dawdlers[0].answer()
+        for dawdler in dawdlers[1:]:
+            dawdler.send(b"{}")
+            assert b'"code":"webhook_refused"' in await dawdler.answer()
+        assert served.front.in_flight.in_flight == 0
+        for dawdler in dawdlers:
+            dawdler.writer.close()
+
+
 async def test_a_full_reservation_queue_sheds(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

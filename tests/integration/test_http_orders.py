@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
 from api.tokens import Role
@@ -221,6 +222,17 @@ async def test_a_thousand_webhooks_at_once_are_all_stored(served: Served) -> Non
 
     assert set(await asyncio.gather(*(deliver(n) for n in range(1000)))) == {200}
     assert await served.engine.pool.fetchval("SELECT count(*) FROM webhook_inbox") == 1000
+
+
+async def test_a_flood_of_forged_webhooks_is_counted_and_hardly_logged(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = REGISTRY.get_sample_value("doorbuster_webhooks_total", {"result": "refused"}) or 0
+    for _ in range(20):
+        assert (await served.post("/v1/webhooks/sandbox", data=b"{}")).code == "webhook_refused"
+    assert len([r for r in caplog.records if "Webhook refused" in r.message]) == 1
+    after = REGISTRY.get_sample_value("doorbuster_webhooks_total", {"result": "refused"})
+    assert after == before + 20
 
 
 async def test_forged_stale_and_changed_webhooks_are_refused(served: Served) -> None:

@@ -86,6 +86,17 @@ async def test_one_address_is_throttled_before_any_hashing(served: Served) -> No
     assert replies[-1].status == 429
 
 
+async def test_a_shop_behind_a_proxy_may_let_more_logins_in(
+    redis: Redis, valkey: EmbeddedValkey, postgres_url: str
+) -> None:
+    async with serve(
+        valkey.url, postgres_url, anonymous_per_second=1, anonymous_burst=70
+    ) as served:
+        replies = [await served.post("/v1/sessions", body={}) for _ in range(75)]
+    assert [reply.code for reply in replies[:70]] == ["invalid_request"] * 70
+    assert replies[-1].code == "throttled"
+
+
 async def test_only_so_many_wait_for_their_password_to_be_checked() -> None:
     vault = PasswordVault(threads=1, waiting_per_thread_max=4)
     checks = [vault.verify(None, "x") for _ in range(10)]
