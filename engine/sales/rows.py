@@ -1,5 +1,8 @@
 """Makes sales of their rows."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import msgspec
@@ -11,20 +14,19 @@ from engine.store.database import Connection, Pool, postgres_errors
 from engine.store.sales import Row, fetch_sale_rows
 
 SALES_LISTED_MAX: Final = 1000  # Newest first; older sales are still found by name.
+READ_SECONDS_MAX: Final = 2.0  # A read of a sale is milliseconds; buyers wait for it.
 
 
 async def load_sale(pool: Pool, sale_id: str) -> Sale | None:
     """The sale, or None. Raises StoreUnavailable."""
-    with postgres_errors():
-        async with pool.acquire() as connection:
-            return await read_sale(connection, sale_id)
+    async with _reading(pool) as connection:
+        return await read_sale(connection, sale_id)
 
 
 async def load_sales(pool: Pool) -> list[Sale]:
     """The newest SALES_LISTED_MAX sales. Raises StoreUnavailable."""
-    with postgres_errors():
-        async with pool.acquire() as connection:
-            rows = await fetch_sale_rows(connection, rows_max=SALES_LISTED_MAX)
+    async with _reading(pool) as connection:
+        rows = await fetch_sale_rows(connection, rows_max=SALES_LISTED_MAX)
     return [_sale(row, items) for row, items in rows]
 
 
@@ -32,6 +34,17 @@ async def read_sale(connection: Connection, sale_id: str) -> Sale | None:
     """The sale as this connection's transaction sees it."""
     rows = await fetch_sale_rows(connection, sale_id, rows_max=1)
     return _sale(*rows[0]) if rows else None
+
+
+@asynccontextmanager
+async def _reading(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection for READ_SECONDS_MAX, the wait for it included."""
+    with postgres_errors():
+        async with (
+            asyncio.timeout(READ_SECONDS_MAX),
+            pool.acquire(timeout=READ_SECONDS_MAX) as connection,
+        ):
+            yield connection
 
 
 def _sale(row: Row, items: list[Row]) -> Sale:

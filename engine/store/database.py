@@ -11,18 +11,31 @@ from engine.errors import StoreUnavailable
 
 CONNECT_SECONDS_MAX: Final = 5.0
 COMMAND_SECONDS_MAX: Final = 30.0
+ACQUIRE_SECONDS_MAX: Final = 5.0  # For a free connection: a pool that is used up is no answer.
 
 Connection: TypeAlias = Any  # asyncpg ships no types.
 Pool: TypeAlias = Any
 
 
+class BoundedPool(asyncpg.Pool):  # type: ignore[misc]  # asyncpg ships no types.
+    """A pool that nobody waits for without end, neither to get a connection nor to give it back."""
+
+    def acquire(self, *, timeout: float | None = None) -> Any:
+        return super().acquire(timeout=timeout or ACQUIRE_SECONDS_MAX)
+
+
 async def open_pool(url: str, connections_max: int) -> Pool:
     """A pool whose jsonb columns are Python values. Raises StoreUnavailable."""
     with postgres_errors():
-        return await asyncpg.create_pool(
+        return await BoundedPool(
             url,
             min_size=1,
             max_size=connections_max,
+            max_queries=50_000,  # This and the next as in asyncpg.create_pool.
+            max_inactive_connection_lifetime=300.0,
+            connection_class=asyncpg.Connection,
+            record_class=asyncpg.Record,
+            loop=None,
             timeout=CONNECT_SECONDS_MAX,
             command_timeout=COMMAND_SECONDS_MAX,
             init=_set_codecs,
@@ -57,7 +70,14 @@ def postgres_errors() -> Iterator[None]:
         asyncpg.InternalClientError,
         asyncpg.InterfaceError,
     ) as error:
-        raise StoreUnavailable(f"Postgres did not answer: {error}") from error
+        raise StoreUnavailable(f"Postgres did not answer: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What to tell of the error; a time-out brings no text of its own."""
+    if isinstance(error, TimeoutError):
+        return "it took too long."
+    return str(error) or type(error).__name__
 
 
 async def _set_codecs(connection: Any) -> None:
