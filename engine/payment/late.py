@@ -7,7 +7,7 @@ from engine.store import outbox
 from engine.store.database import Connection, Pool, postgres_errors
 from engine.store.outbox import Message
 from engine.store.payments import Row, fetch_charges, lock_orders_of_payments, start_refund
-from engine.store.resolutions import OrderKey, rereserve
+from engine.store.resolutions import OrderKey, hold_epoch, rereserve
 
 TAKEN = frozenset({"RERESERVED", "ALREADY_CONFIRMED"})
 
@@ -22,43 +22,48 @@ class LateCaptures:
 
     async def serve(self, message: Message, charge: Row) -> None:
         """Decides one late capture and finishes its message. Repeating it changes nothing."""
-        word = "RELEASED"
+        word, epoch = "RELEASED", 0
         if charge["status"] == PaymentStatus.CAPTURED:
-            word = await self._take_units(message.sale_id, charge)
+            word, epoch = await self._take_units(message.sale_id, charge)
         with postgres_errors():
-            async with self._pool.acquire() as connection:
-                if word == "STALE_EPOCH":
-                    await outbox.postpone(connection, [message], "the sale is fenced")
-                    return
-                async with connection.transaction():
-                    await self._decide(connection, charge["payment_id"], word)
+            async with self._pool.acquire() as connection, connection.transaction():
+                if word != "STALE_EPOCH" and await self._decide(
+                    connection, charge["payment_id"], word, epoch
+                ):
                     await outbox.finish(connection, [message])
+                    return
+                await outbox.postpone(connection, [message], "the sale is fenced")
+        self._directory.forget(message.sale_id)
 
-    async def _take_units(self, sale_id: str, charge: Row) -> str:
+    async def _take_units(self, sale_id: str, charge: Row) -> tuple[str, int]:
+        """What Redis said, and the epoch of the stock of which it spoke."""
         if charge["order_status"] != OrderStatus.EXPIRED:
-            return "ALREADY_CONFIRMED"
+            return "ALREADY_CONFIRMED", 0
         sale = await self._directory.get(sale_id)
         if sale is None or sale.fenced is not None:
-            return "STALE_EPOCH"
+            return "STALE_EPOCH", 0
         word = await self._inventory.rereserve(
             sale.ref, charge["user_id"], charge["reservation_id"]
         )
-        if word == "STALE_EPOCH":
-            self._directory.forget(sale_id)
-        return word
+        return word, sale.epoch
 
-    async def _decide(self, connection: Connection, payment_id: str, word: str) -> None:
+    async def _decide(self, connection: Connection, payment_id: str, word: str, epoch: int) -> bool:
+        """False if the units that Redis took are of a stock that is gone or being rebuilt."""
         await lock_orders_of_payments(connection, [payment_id])
         (charge,) = await fetch_charges(connection, [payment_id], [])
         if charge["order_status"] != OrderStatus.EXPIRED:
-            return  # Served before.
+            return True  # Served before.
         order = OrderKey(charge["sale_id"], charge["reservation_id"])
         captured = charge["status"] == PaymentStatus.CAPTURED
-        if captured and word in TAKEN and await rereserve(connection, order):
-            return
+        if captured and word in TAKEN:
+            if not await hold_epoch(connection, order.sale_id, epoch):
+                return False
+            if await rereserve(connection, order):
+                return True
         # Units that Redis may have taken for it, in this attempt or in one that was cut short.
         await outbox.put_release(connection, order, charge["user_id"], "refunded")
         if captured:
             why = "sold_out" if word in TAKEN else word.lower()
             await start_refund(connection, payment_id, f"late_and_{why}")
             await outbox.put(connection, "refund", [(order.sale_id, payment_id)])
+        return True

@@ -243,6 +243,10 @@ class Payer:
             await self._late_captures.serve(message, charge)
         except Unavailable as error:
             await self._write([Answer(message, error=str(error), retryable=True)])
+        except Exception as error:
+            # Of this one alone: those behind it are not to wait.
+            logger.exception("A late payment failed.", extra={"action": "late_capture_failed"})
+            await self._write([Answer(message, error=f"{type(error).__name__}: {error}")])
 
 
 async def _create(provider: Provider, charge: Row) -> ProviderResult:

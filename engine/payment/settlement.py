@@ -16,7 +16,7 @@ from engine.payment.provider import ChargeStatus, ProviderResult
 from engine.store import outbox
 from engine.store.database import Connection
 from engine.store.payments import Row, fetch_standings, lock_orders_of_payments, write_payments
-from engine.store.resolutions import CANCEL, PAY, REFUND, OrderKey, resolve
+from engine.store.resolutions import CANCEL, PAY, REFUND, OrderKey, lock_units, resolve
 
 AUTO: Final = "auto"  # The idempotency key of the engine's own captures.
 OPEN: Final = frozenset({PaymentStatus.CREATED, PaymentStatus.PENDING})
@@ -180,6 +180,11 @@ def _standings(rows: Iterable[Row]) -> dict[str, OrderStanding]:
 
 async def _write(connection: Connection, settlement: Settlement) -> None:
     await write_payments(connection, list(settlement.changes.values()))
+    kinds = [
+        orders for orders in (settlement.paid, settlement.failed, settlement.refunded) if orders
+    ]
+    if len(kinds) > 1:
+        await lock_units(connection, [order for orders in kinds for order in orders])
     await resolve(connection, PAY, settlement.paid)
     await resolve(connection, CANCEL, settlement.failed, "payment_failed")
     await resolve(connection, REFUND, settlement.refunded)

@@ -115,6 +115,41 @@ async def rereserve(connection: Connection, order: OrderKey) -> bool:
         return False
 
 
+async def hold_epoch(connection: Connection, sale_id: str, epoch: int) -> bool:
+    """Keeps a sale from being fenced until the transaction ends; False if its stock is another now.
+
+    To be asked after the orders are locked and before anything is resolved: so go the locks
+    everywhere, orders, then sales, then SKUs.
+    """
+    held = await connection.fetchval(
+        """
+        SELECT true FROM sales WHERE sale_id = $1 AND epoch = $2 AND fenced IS NULL FOR SHARE
+        """,
+        sale_id,
+        epoch,
+    )
+    return bool(held)
+
+
+async def lock_units(connection: Connection, orders: Sequence[OrderKey]) -> None:
+    """Locks the counters of all SKUs of these orders, in the order in which everybody does.
+
+    For a transaction that resolves more than once: each resolution locks its own SKUs in that order,
+    but two of them one after the other would not.
+    """
+    await connection.execute(
+        """
+        SELECT FROM sale_items WHERE (sale_id, sku) IN (
+            SELECT sale_id, jsonb_object_keys(items) FROM orders
+            JOIN unnest($1::text[], $2::text[]) AS wanted(sale_id, reservation_id)
+                USING (sale_id, reservation_id))
+        ORDER BY sale_id, sku FOR UPDATE
+        """,
+        [key.sale_id for key in orders],
+        [key.reservation_id for key in orders],
+    )
+
+
 async def lock_orders(connection: Connection, orders: Sequence[OrderKey]) -> None:
     """Waits for these orders and keeps them until the transaction ends.
 

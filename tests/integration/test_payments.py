@@ -6,17 +6,25 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from engine.errors import Conflict, UnknownReservation
+from engine.keys import shard_keys
 from engine.model import OrderStatus, PaymentStatus
+from engine.payment import settlement
+from engine.payment.late import LateCaptures
 from engine.payment.provider import ChargeStatus
 from engine.payment.webhooks import ATTEMPTS_MAX as WEBHOOK_ATTEMPTS_MAX
+from engine.recovery import recover
 from engine.servers import EmbeddedValkey
+from engine.store import outbox
 from engine.store.database import Pool
+from engine.store.resolutions import OrderKey, lock_orders, resolve
 from tests.support.shop import Shop
+from tests.support.truth import opened_engine
 
 OpenShop = Callable[..., Awaitable[Shop]]
 
@@ -355,6 +363,94 @@ async def test_late_payment_waits_while_the_sale_is_fenced(open_shop: OpenShop) 
     await shop.settle()
     assert await shop.status(order) == OrderStatus.PAID
     await shop.check_books()
+
+
+async def test_late_payment_takes_no_units_of_a_stock_that_is_gone(
+    open_shop: OpenShop, valkey: EmbeddedValkey, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = await open_shop(1)
+    order, payment = await late_payment(shop)
+    await shop.tell(payment, CAPTURED)
+    await shop.inbox.handle_once()
+    decide = LateCaptures._decide  # After Redis gave the unit, before Postgres hears of it.
+    async with opened_engine(valkey, postgres_url) as engine:
+
+        async def recover_and_decide(*about: Any) -> bool:
+            await recover(engine, "demo")
+            return await decide(*about)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LateCaptures, "_decide", recover_and_decide)
+            await shop.payer.pay_once()
+        assert await shop.status(order) == OrderStatus.EXPIRED
+        shop.sale = await engine.sales.get("demo")
+    await shop.order(["bob"])  # The unit is on sale again, and sold to another.
+    await shop.settle()
+    assert await shop.payment_status(payment) == "refunded"
+    assert (await shop.stock(), await shop.counters()) == ((0, 1, 0), (1, 0))
+    await shop.check_books()
+
+
+async def test_bad_late_payment_holds_up_none_and_ends_in_the_dead_letters(
+    open_shop: OpenShop,
+) -> None:
+    shop = await open_shop()
+    shop.provider.answer = PENDING
+    (bad,) = await shop.order(["ann"], "phone-black*1")
+    (good,) = await shop.order(["bob"], "phone-white*1")
+    payments = [await shop.pay(bad, "ann"), await shop.pay(good, "bob")]
+    await shop.settle()
+    assert await shop.expire() == 2
+    await shop.settle()
+    await shop.redis.hdel(shard_keys("demo").stock, "phone-black:available")
+    for payment in payments:
+        await shop.tell(payment.payment_id, CAPTURED)
+    await shop.inbox.handle_once()
+    await shop.payer.pay_once()
+    assert await shop.status(good) == OrderStatus.PAID
+    for _ in range(outbox.ATTEMPTS_MAX):
+        await shop.pool.execute("UPDATE outbox SET due_at = now()")
+        await shop.payer.pay_once()
+    assert await shop.pool.fetchval("SELECT count(*) FROM dead_letters") == 1
+
+
+async def test_payment_and_drain_at_once_do_not_wait_for_each_other(
+    open_shop: OpenShop, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = await open_shop()
+    (paid,) = await shop.order(["ann"], "phone-white*1")
+    (failed,) = await shop.order(["bob"], "phone-black*1")
+    await shop.reserve(["cid"], "phone-black*1,phone-white*1")
+    draining: list[asyncio.Task[int]] = []
+
+    async def resolve_while_draining(connection: Any, *about: Any) -> Any:
+        moved = await resolve(connection, *about)
+        if not draining:  # The paid order's SKU is locked; the drainer comes and wants both.
+            draining.append(asyncio.create_task(shop.drainer.drain_once(block_ms=1)))
+            await a_lock_is_awaited(shop.pool)
+        return moved
+
+    monkeypatch.setattr(settlement, "resolve", resolve_while_draining)
+    key = partial(OrderKey, "demo")
+    async with shop.pool.acquire() as connection, connection.transaction():
+        await lock_orders(connection, [key(paid), key(failed)])
+        await settlement._write(
+            connection, settlement.Settlement({}, paid=[key(paid)], failed=[key(failed)])
+        )
+    assert await draining[0] == 1
+    assert await shop.counters("phone-black") == (1, 0)
+    assert await shop.counters("phone-white") == (2, 1)
+
+
+async def a_lock_is_awaited(pool: Pool) -> None:
+    """Returns as soon as somebody waits for a lock in this database."""
+    waiting = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'
+        """
+    async with asyncio.timeout(10):
+        while not await pool.fetchval(waiting):  # noqa: ASYNC110  # servers send no events
+            await asyncio.sleep(0.01)
 
 
 async def test_capture_of_a_cancelled_order_is_refunded(open_shop: OpenShop) -> None:

@@ -19,7 +19,8 @@ WITH moved AS (
     FROM wishes, jsonb_each_text(wishes.items) AS item
     GROUP BY sale_id, item.key
 ), locked AS (
-    -- Every writer of these rows locks them in the order of their SKU: no deadlock.
+    -- Every writer of these rows locks them in the order of their SKU. That excludes a deadlock for
+    -- one such statement in a transaction; before several, see lock_units.
     SELECT sale_id, sku FROM sale_items
     WHERE (sale_id, sku) IN (SELECT sale_id, sku FROM units)
     ORDER BY sale_id, sku FOR UPDATE
