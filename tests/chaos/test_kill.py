@@ -15,7 +15,8 @@ from tests.support.sales import sale_document
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
-UNITS = 1_000
+STOCK = {"phone-black": 600, "phone-white": 400}
+UNITS = sum(STOCK.values())
 BUYERS = 4_000
 RATE = 2_000  # per second: the crowd is still coming when the process dies
 RUSH_SECONDS_MAX = 120
@@ -31,7 +32,9 @@ class Shop:
 
     def available(self, sale_id: str) -> int:
         status, text = get(f"{self.url}/v1/sales/{sale_id}")
-        return int(json.loads(text)["items"][0]["available"]) if status == 200 else UNITS
+        if status != 200:
+            return UNITS
+        return sum(item["available"] or 0 for item in json.loads(text)["items"])
 
     def start_rush(self, sale_id: str) -> "subprocess.Popen[str]":
         words = f"rush --sale {sale_id} --buyers {BUYERS} --rate {RATE} --seed 1".split()
@@ -48,15 +51,33 @@ class Shop:
         os.kill(self.up.pid_of(name), signal.SIGKILL)
         self.up.wait_for(f"{name} runs again")
 
+    def sell(self, folder: Path, sale_id: str) -> None:
+        """Puts a sale up that captures by itself."""
+        document = folder / "sale.json"
+        document.write_bytes(sale_document(sale_id, STOCK, auto_capture=True))
+        assert run(f"sale create --file {document}", self.env).returncode == 0
+
+    def assert_all_is_proven(self, sale_id: str) -> None:
+        until(lambda: self.available(sale_id) == 0, "everything is taken")
+        checked = run("check", self.env)
+        assert checked.returncode == 0, checked.stdout
+        assert len(re.findall(r"(?m)^ok ", checked.stdout)) == 11, checked.stdout
+
+
+def start(data_dir: Path, port: int) -> Shop:
+    up = UpProcess(environ(data_dir, port=str(port), front_processes="2"), "--demo")
+    try:
+        return Shop(up, up.wait_until_ready(), environ(data_dir))
+    except BaseException:
+        up.stop()
+        raise
+
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    data_dir = tmp_path_factory.mktemp("chaos")
-    up = UpProcess(environ(data_dir, port=str(free_port()), front_processes="2"), "--demo")
-    try:
-        yield Shop(up, up.wait_until_ready(), environ(data_dir))
-    finally:
-        up.stop()
+    shop = start(tmp_path_factory.mktemp("chaos"), free_port())
+    yield shop
+    shop.up.stop()
 
 
 @pytest.mark.parametrize("name", ["front-0", "worker", "Valkey", "Postgres", "sandbox"])
@@ -64,19 +85,29 @@ def test_kill_during_a_rush_loses_and_oversells_nothing(
     shop: Shop, tmp_path: Path, name: str
 ) -> None:
     sale_id = f"kill-{name.lower()}"
-    document = tmp_path / "sale.json"
-    document.write_bytes(sale_document(sale_id, {"phone-black": UNITS}, auto_capture=True))
-    assert run(f"sale create --file {document}", shop.env).returncode == 0
+    shop.sell(tmp_path, sale_id)
 
     with shop.start_rush(sale_id) as rush:
         until(lambda: shop.available(sale_id) < UNITS, "the crowd is in")
         shop.kill(name)
         report, _ = rush.communicate(timeout=RUSH_SECONDS_MAX)
 
-    assert rush.returncode == 0, (
-        report
-    )  # It looks up every acknowledged id and checks all invariants.
-    until(lambda: shop.available(sale_id) == 0, "everything is taken")
-    checked = run("check", shop.env)
-    assert checked.returncode == 0, checked.stdout
-    assert len(re.findall(r"(?m)^ok ", checked.stdout)) == 11, checked.stdout
+    # The rush looks up every acknowledged reservation and checks all invariants.
+    assert rush.returncode == 0, report
+    shop.assert_all_is_proven(sale_id)
+
+
+def test_kill_of_everything_at_once_loses_and_oversells_nothing(tmp_path: Path) -> None:
+    port = free_port()
+    before = start(tmp_path / "var", port)
+    before.sell(tmp_path, "kill-all")
+    with before.start_rush("kill-all") as rush:
+        until(lambda: before.available("kill-all") < UNITS, "the crowd is in")
+        before.up.stop(signal.SIGKILL)  # Its children are told by the kernel and end too.
+        after = start(tmp_path / "var", port)
+        try:
+            report, _ = rush.communicate(timeout=RUSH_SECONDS_MAX)
+            assert rush.returncode == 0, report
+            after.assert_all_is_proven("kill-all")
+        finally:
+            after.up.stop()
