@@ -16,6 +16,8 @@ Body = TypeVar("Body")
 
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$")
 _NAMED_FIELD = re.compile(r"(?:missing required|contains unknown) field `(?P<name>[^`]*)`")
+# After an odd number of backslashes it is text about an escape, not one.
+_ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _LENGTH = re.compile(r"[0-9]{1,12}")
 
 
@@ -92,11 +94,19 @@ def require_json(headers: Mapping[str, str]) -> None:
 def decode(body: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
     """The value, or Refusal with the field that is wrong."""
     try:
-        return decoder.decode(body)
+        value = decoder.decode(body)
     except msgspec.ValidationError as error:
         raise Refusal.of(invalid([field_error(str(error))])) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(Code.INVALID_REQUEST, f"The body is not JSON: {error}") from None
+    refuse_nul(body)
+    return value
+
+
+def refuse_nul(body: bytes) -> None:
+    """Refuses JSON with a NUL in some text: no text of ours has one, and Postgres stores none."""
+    if b"\\u0000" in body and _ESCAPED_NUL.search(body):
+        raise Refusal(Code.INVALID_REQUEST, "The body holds a NUL character.")
 
 
 def field_error(message: str) -> FieldError:

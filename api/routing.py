@@ -4,11 +4,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
+import asyncpg
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from api.answers import Answer
 from api.front import Front
+from api.paths import check_path
 from api.problems import Code, Refusal, problem, problem_of
 from api.written import WrittenAnswer, is_writable
 from engine.errors import DoorbusterError, Unavailable
@@ -37,10 +39,19 @@ class Route(NamedTuple):
 
 def add_routes(app: web.Application, front: Front, routes: tuple[Route, ...]) -> None:
     for route in routes:
+        call = adapt(front, route._replace(handler=_with_fit_path(route.handler)))
         if route.method == "GET":
-            app.router.add_get(route.path, adapt(front, route))  # and HEAD
+            app.router.add_get(route.path, call)  # and HEAD
         else:
-            app.router.add_route(route.method, route.path, adapt(front, route))
+            app.router.add_route(route.method, route.path, call)
+
+
+def _with_fit_path(handler: Handler) -> Handler:
+    async def call(front: Front, request: web.Request) -> Answer:
+        check_path(request.match_info)
+        return await handler(front, request)
+
+    return call
 
 
 def adapt(front: Front, route: Route) -> Callable[[Any], Awaitable[web.StreamResponse]]:
@@ -107,6 +118,10 @@ async def _answer(front: Front, handler: Handler, request: web.Request, request_
         if isinstance(error, Unavailable):
             logger.warning("%s", error, extra={"action": "unavailable"})
         return problem_of(error) or _broken(request_id)
+    except asyncpg.DataError as error:
+        # The last net: what a request may hold is checked where it is read.
+        logger.warning("Postgres refused a value: %s", error, extra={"action": "unfit_value"})
+        return problem(Code.INVALID_REQUEST, "A value in the request cannot be stored.")
     except ConnectionError:
         raise  # The client left; nobody waits for an answer.
     except Exception:

@@ -1,7 +1,7 @@
 """The calls under /v1/admin. All of them are for operators, by the way they are registered."""
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -9,12 +9,13 @@ from aiohttp import web
 
 from api.admin.audit import read_audit
 from api.answers import Answer, personal
-from api.bodies import require_json
+from api.bodies import refuse_nul, require_json
 from api.front import Front
 from api.paging import cursor, cursor_text, page_size
+from api.paths import check_path
 from api.payments.handlers import refund
 from api.problems import Code, problem
-from api.reservations.decision import check_key
+from api.reservations.decision import SkuText, check_key
 from api.routing import Handler, Route
 from api.sales.bodies import operator_sale_body
 from engine.errors import RedisUnavailable, StaleEpoch
@@ -41,11 +42,17 @@ class ExtendBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     closes_at: Annotated[datetime, msgspec.Meta(tz=True)]
 
+    def __post_init__(self) -> None:
+        try:
+            self.closes_at.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("closes_at is beyond the calendar in UTC") from None
+
 
 class RestockBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of restock: units to add."""
 
-    sku: str
+    sku: SkuText
     units: Annotated[int, msgspec.Meta(ge=1, le=UNITS_MAX)]
 
 
@@ -65,6 +72,7 @@ _restock_decoder: Final = msgspec.json.Decoder(RestockBody)
 async def create_sale(front: Front, request: web.Request, actor: str) -> Answer:
     body = await front.bodies.raw(request, DOCUMENT_BYTES_MAX)
     require_json(request.headers)
+    refuse_nul(body)
     sale_id = (document := parse_sale_document(body)).sale_id
     return await _changed(
         front,
@@ -135,7 +143,10 @@ async def show_audit(front: Front, request: web.Request, _actor: str) -> Answer:
     size = page_size(request)
     end = cursor(request, _end_decoder)
     before = end.entry_id if end else None
-    entries = await read_audit(front.engine.pool, request.query.get("sale"), before, size)
+    sale_id = request.query.get("sale")
+    if sale_id is not None:
+        check_path({"sale": sale_id})
+    entries = await read_audit(front.engine.pool, sale_id, before, size)
     page: dict[str, object] = {"entries": entries}
     if len(entries) == size:
         page["next"] = cursor_text(PageEnd(entries[-1].entry_id))

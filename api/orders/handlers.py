@@ -13,13 +13,14 @@ from api.paging import cursor, cursor_text, page_size
 from api.payments.handlers import refuse_undrained
 from api.problems import Code, Refusal
 from api.routing import Route
+from engine.model import RESERVATION_ID
 
 
 class PageEnd(msgspec.Struct, frozen=True, array_like=True):
     """The last order of a page."""
 
     reserved_at: Annotated[datetime, msgspec.Meta(tz=True)]
-    reservation_id: str
+    reservation_id: Annotated[str, msgspec.Meta(pattern=rf"^(?:{RESERVATION_ID.pattern})\Z")]
 
 
 _end_decoder: Final = msgspec.json.Decoder(PageEnd)

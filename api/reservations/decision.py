@@ -52,10 +52,13 @@ _REFUSALS: Final = {outcome: problem(code) for outcome, code in OUTCOME_CODES.it
 REPLAYED: Final = (*PERSONAL, (istr("Idempotent-Replayed"), "true"))
 
 
+SkuText = Annotated[str, msgspec.Meta(pattern=rf"^(?:{SKU.pattern})\Z")]
+
+
 class WantedItem(Item, frozen=True, forbid_unknown_fields=True):
     """Some units of one SKU, as a client may ask for them."""
 
-    sku: Annotated[str, msgspec.Meta(pattern=rf"^(?:{SKU.pattern})\Z")]
+    sku: SkuText
     quantity: Annotated[int, msgspec.Meta(ge=1, le=QUANTITY_MAX)]
 
 
