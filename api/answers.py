@@ -67,5 +67,5 @@ def public(value: Any) -> Answer:
 def time_text(ms: int) -> str:
     """RFC 3339, UTC, with the milliseconds only where there are some."""
     seconds, rest = divmod(ms, 1000)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    text = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
     return f"{text}.{rest:03d}Z" if rest else f"{text}Z"

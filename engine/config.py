@@ -4,6 +4,7 @@ Leaves it to the command line to decide which of them a command needs.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
@@ -17,6 +18,8 @@ from engine.errors import ConfigError
 ENV_PREFIX: Final = "DOORBUSTER_"
 FILE_VARIABLE: Final = "DOORBUSTER_CONFIG"
 SECRET_BYTES_MIN: Final = 32  # RFC 7518 §3.2: an HS256 key is at least as long as the hash.
+
+_PASSWORD = re.compile(r"((?:password|passfile|sslpassword)=)[^&]*", re.IGNORECASE)
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
@@ -87,13 +90,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def mask_url(url: str | None) -> str | None:
-    """The URL without its password."""
-    if url is None or "@" not in url:
-        return url
-    scheme, _, rest = url.partition("://")
-    credentials, _, host = rest.rpartition("@")
-    user = credentials.partition(":")[0]
-    return f"{scheme}://{user}:***@{host}"
+    """The URL without its password, wherever it stands; all of it if it is no URL."""
+    if url is None:
+        return None
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "***"
+    credentials, at, host = rest.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    masked = f"{scheme}://{user}{':***' if colon else ''}{at}{host}"
+    return _PASSWORD.sub(r"\1***", masked)
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:

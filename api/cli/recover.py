@@ -42,7 +42,7 @@ def command(
 
 
 async def _recover_all(engine: Engine, sale_ids: list[str]) -> list[RecoveryReport]:
-    wanted = sale_ids or [sale.sale_id for sale in await engine.sales.list() if sale.fenced]
+    wanted = sale_ids or [sale.sale_id for sale in await engine.sales.standings() if sale.fenced]
     reports = []
     for sale_id in wanted:
         with shown_progress(sale_id) as progress:

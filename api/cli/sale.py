@@ -11,10 +11,11 @@ from rich.console import Console
 
 from api.cli.running import actor, on_engine
 from api.cli.sale_tables import detail_of, table_of
+from engine.clock import SystemClock
 from engine.core import Engine
 from engine.errors import DoorbusterError, Invalid, Unavailable
 from engine.inventory import StockSnapshot
-from engine.sales import Sale, SaleControl, parse_sale_document
+from engine.sales import Sale, SaleControl, SalePhase, parse_sale_document
 
 HELP = """
 Create, watch and steer sales on the running engine.
@@ -61,7 +62,9 @@ def open_sale(
     ] = False,
 ) -> None:
     """Let buyers in within the window; also after `pause` or `close`."""
-    _steer(lambda sales: sales.open(sale_id, actor(), now=now), "is open")
+    sale = on_engine(lambda engine: engine.sales.open(sale_id, actor(), now=now))
+    waits = sale.phase(SystemClock().now_ms()) == SalePhase.SCHEDULED
+    print(f"Sale {sale_id} {f'opens at {sale.opens_at.isoformat()}' if waits else 'is open'}.")
 
 
 @app.command()

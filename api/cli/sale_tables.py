@@ -10,15 +10,22 @@ from rich.text import Text
 from engine.inventory import StockSnapshot
 from engine.inventory.inventory import Counters
 from engine.model import SaleState
-from engine.sales import Sale
+from engine.sales import Money, Sale
 
 UNKNOWN = "?"  # Redis did not tell.
+# Currencies whose minor unit is not a hundredth (ISO 4217).
+MINOR_DIGITS = {
+    **dict.fromkeys(("CLP", "ISK", "JPY", "KRW", "PYG", "UGX", "VND", "XAF", "XOF"), 0),
+    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+}
 
 
 def table_of(sales: Sequence[tuple[Sale, StockSnapshot | None]], now_ms: int) -> Table:
     """One line per sale."""
     table = Table(box=None, pad_edge=False)
-    for title in ("sale", "state", "opens", "closes"):
+    for title in ("sale", "state"):
+        table.add_column(title, no_wrap=True, overflow="ignore")
+    for title in ("opens", "closes"):
         table.add_column(title)
     for title in ("SKUs", "stocked", "available", "reserved", "sold"):
         table.add_column(title, justify="right")
@@ -62,11 +69,17 @@ def _items(sale: Sale, snapshot: StockSnapshot | None) -> Table:
         table.add_row(
             item.sku,
             Text(" / ".join(item.name.values())),
-            f"{item.price.amount_minor} {item.price.currency}",
+            price_text(item.price),
             f"{item.units:,}",
             *_counts([counters] if counters else None),
         )
     return table
+
+
+def price_text(price: Money) -> str:
+    """As people write it: 1,299.00 CNY for 129900 fen."""
+    digits = MINOR_DIGITS.get(price.currency, 2)
+    return f"{price.amount_minor / 10**digits:,.{digits}f} {price.currency}"
 
 
 def _phase(sale: Sale, snapshot: StockSnapshot | None, now_ms: int) -> str:

@@ -267,6 +267,9 @@ class Supervisor:
     def _stop_valkey(self) -> None:
         if self._valkey is None or not self._valkey.process.alive():
             return
+        if self._settings.postgres_url is None:  # It never started: nothing was sold.
+            self._stop_one(self._valkey)
+            return
         try:
             run_id = asyncio.run(redis_run_id(self._settings))
             self._stop_one(self._valkey)

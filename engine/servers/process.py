@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ START_SECONDS_MAX: Final = 60.0  # Replaying a large AOF or WAL takes its time.
 STOP_SECONDS_MAX: Final = 30.0
 POLL_SECONDS: Final = 0.02
 SOCKET_PATH_MAX: Final = 90  # The kernel takes 107 bytes; servers append names of their own.
+SOCKET_PATH = re.compile(r"[A-Za-z0-9._/-]+")  # What neither URLs nor Postgres' -k take apart.
 PR_SET_PDEATHSIG: Final = 1
 CLONE_NEWUSER: Final = 0x10000000
 
@@ -27,9 +29,9 @@ class ServerFailed(DoorbusterError):
 
 
 def socket_dir(data_dir: Path) -> Path:
-    """A private folder for Unix sockets: under `data_dir`, or elsewhere if that path is too long."""
+    """A private folder for Unix sockets: under `data_dir`, or elsewhere if that path will not do."""
     folder = data_dir / "run"
-    if len(os.fsencode(folder)) > SOCKET_PATH_MAX:
+    if len(str(folder)) > SOCKET_PATH_MAX or not SOCKET_PATH.fullmatch(str(folder)):
         name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
         folder = Path("/tmp") / f"doorbuster-{os.getuid()}-{name}"  # noqa: S108  # checked below
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -200,3 +200,22 @@ def test_wrong_settings_are_named_all_at_once(tmp_path: Path) -> None:
 
     assert failed.returncode == 1
     assert len(failed.stderr.strip().splitlines()) == 3
+
+
+def test_a_postgres_that_does_not_start_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "postgres").mkdir(mode=0o700)
+    (tmp_path / "postgres" / "PG_VERSION").write_text("9\n")
+
+    failed = run("up --demo", demo(tmp_path))
+
+    assert failed.returncode == 1
+    assert len(failed.stderr.strip().splitlines()) == 1, failed.stderr
+    assert "Postgres did not start" in failed.stderr
+
+
+def test_a_folder_with_a_strange_name_will_do(tmp_path: Path) -> None:
+    up = UpProcess(demo(tmp_path / "a b#c?d,e%20f"), "--demo")
+    try:
+        assert get(up.wait_until_ready() + "/readyz")[0] == 200
+    finally:
+        assert up.stop() == 0

@@ -83,8 +83,19 @@ def test_settings_are_shown_without_secrets_and_passwords() -> None:
     assert shown.keys() == set(Settings.__struct_fields__)
 
 
-def test_a_password_with_an_at_sign_is_hidden_whole() -> None:
-    assert mask_url("redis://u:p@ss@host:1") == "redis://u:***@host:1"
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://u:p@ss@host:1", "redis://u:***@host:1"),
+        ("redis://host/0?password=sesame", "redis://host/0?password=***"),
+        ("postgresql://u@h/x?a=b&password=sesame&c=d", "postgresql://u@h/x?a=b&password=***&c=d"),
+        ("postgres//u:sesame@h/x", "***"),
+        ("u:sesame@h", "***"),
+        ("unix:///run/valkey.sock", "unix:///run/valkey.sock"),
+    ],
+)
+def test_a_password_is_hidden_wherever_it_stands(url: str, shown: str) -> None:
+    assert mask_url(url) == shown
 
 
 def test_nothing_set_is_a_valid_choice() -> None:
