@@ -13,7 +13,7 @@ from typing import Final
 import asyncpg
 import msgspec
 
-from engine.errors import Unavailable
+from engine.errors import ProviderUnavailable, Unavailable
 from engine.ids import Ids
 from engine.model import OrderStatus, PaymentStatus
 from engine.payment.late import LateCaptures
@@ -29,14 +29,19 @@ from engine.polling import pause, poll, supervise
 from engine.store import outbox
 from engine.store.database import Connection, Pool, postgres_errors
 from engine.store.outbox import Message
-from engine.store.payments import Row, add_captures, fetch_charges, fetch_pending
+from engine.store.payments import Row, add_captures, fetch_charges, mark_tried, take_unheard
 
 logger = logging.getLogger(__name__)
 
 KINDS: Final = ("pay", "refund", "late_capture")
+CHARGING: Final = frozenset({"capture", "pay"})
 BATCH_MAX: Final = 128  # Messages per lane: two statements before the calls, a handful after.
 LANES: Final = 2  # While one lane writes its answers, the other keeps the provider busy.
-LEASE_SECONDS: Final = 20.0  # Above a usual batch; a call repeated after it is idempotent.
+# No message is taken again while its call is under way: a call begins soon after its message was
+# taken, or the message goes back, and it ends within its time, which is above the HTTP client's.
+LEASE_SECONDS: Final = 20.0
+BEGIN_SECONDS_MAX: Final = 10.0
+CALL_SECONDS_MAX: Final = 8.0
 IDLE_SECONDS: Final = 0.05
 AWAY_SECONDS: Final = 0.5  # Between passes while a provider is away: knock, do not hammer.
 STORE_ATTEMPTS_MAX: Final = 40  # Answers wait for Postgres about as long as their lease …
@@ -44,6 +49,7 @@ STORE_PAUSE_SECONDS: Final = 0.5  # … so that its restart costs no repeated ca
 QUERY_AFTER_SECONDS: Final = 10.0  # A webhook that has not come by then is asked after.
 QUERY_IDLE_SECONDS: Final = 0.5
 QUERY_BATCH_MAX: Final = 64
+REFUND_SECONDS_MAX: Final = 60.0  # Between questions after a refund that takes its time.
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -52,7 +58,9 @@ class Answer(msgspec.Struct, frozen=True):
     message: Message
     result: ProviderResult | None = None
     error: str | None = None
-    retryable: bool = False  # The error is nobody's fault: repeat without counting.
+    away: bool = False  # The provider did not answer.
+    # The error is nobody's fault: repeat without counting, within so long.
+    repeat_seconds_max: float | None = None
 
 
 class Payer:
@@ -87,13 +95,15 @@ class Payer:
 
     async def pay_once(self) -> int:
         """Serves at most a batch of messages; returns how many."""
+        begin_by = asyncio.get_running_loop().time() + BEGIN_SECONDS_MAX
         messages, charges = await self._take()
+        await self._mark_tried(messages, charges)
         late = [message for message in messages if message.kind == "late_capture"]
         calls = [message for message in messages if message.kind != "late_capture"]
         answers = await asyncio.gather(
-            *(self._ask(message, _charge_of(message, charges)) for message in calls)
+            *(self._ask(message, _charge_of(message, charges), begin_by) for message in calls)
         )
-        self._provider_away = any(answer.retryable for answer in answers)
+        self._provider_away = any(answer.away for answer in answers)
         await self._settle(answers)
         for message in late:
             await self._serve_late(message, charges)
@@ -103,10 +113,10 @@ class Payer:
         """Asks after open payments that were not heard of for long; returns how many answered."""
         with postgres_errors():
             async with self._pool.acquire() as connection:
-                pending = await fetch_pending(
+                unheard = await take_unheard(
                     connection, after_seconds=QUERY_AFTER_SECONDS, count=QUERY_BATCH_MAX
                 )
-        answers = await asyncio.gather(*(self._query(*payment) for payment in pending))
+        answers = await asyncio.gather(*(self._query(*payment) for payment in unheard))
         results = [result for result in answers if result is not None]
         if results:
             with postgres_errors():
@@ -159,15 +169,37 @@ class Payer:
                 self._capture_with,
             )
 
-    async def _ask(self, message: Message, charge: Row | None) -> Answer:
+    async def _mark_tried(self, messages: Sequence[Message], charges: Mapping[object, Row]) -> None:
+        """Before the calls, so that nobody takes a charge on its way for one that was never made.
+
+        In a transaction of its own: it waits for orders, and the messages are not to be locked then.
+        """
+        tried = [
+            charge["payment_id"]
+            for message in messages
+            if (charge := _charge_of(message, charges)) is not None
+            and _is_to_charge(message, charge)
+            and (message.kind, message.attempts) != ("capture", 1)  # Marked when it was made.
+        ]
+        if tried:
+            with postgres_errors():
+                async with self._pool.acquire() as connection, connection.transaction():
+                    await mark_tried(connection, tried)
+
+    async def _ask(self, message: Message, charge: Row | None, begin_by: float) -> Answer:
         """One provider call at most. Never raises, so that neighbours are not harmed."""
         if charge is None:
             return Answer(message)  # The order was resolved before a payment was made.
         try:
             async with self._turns:
-                return Answer(message, await self._call(message, charge))
-        except Unavailable as error:
-            return Answer(message, error=str(error), retryable=True)
+                if self._stopped.is_set() or asyncio.get_running_loop().time() > begin_by:
+                    return _postponed(message, "it had no turn in time")
+                async with asyncio.timeout(CALL_SECONDS_MAX):
+                    result = await self._call(message, charge)
+                return _answer(message, charge, result)
+        except (Unavailable, TimeoutError) as error:
+            reason = str(error) or f"no answer within {CALL_SECONDS_MAX} s"
+            return _postponed(message, reason, away=True)
         except Exception as error:
             logger.exception("A payment call failed.", extra={"action": "payment_call_failed"})
             return Answer(message, error=f"{type(error).__name__}: {error}")
@@ -180,17 +212,17 @@ class Payer:
             return await provider.refund(payment_id)
         if charge["status"] not in OPEN:
             return None
-        if charge["order_status"] != OrderStatus.AWAITING_PAYMENT:
-            # Too late to charge; but an earlier attempt may have, unheard.
-            return await provider.query(payment_id)
-        return await _create(provider, charge)
+        if _is_to_charge(message, charge):
+            return await _create(provider, charge)
+        # Too late to charge; but an earlier attempt may have, unheard.
+        return await provider.query(payment_id)
 
     async def _query(self, payment_id: str, provider: str) -> ProviderResult | None:
         try:
-            async with self._turns:
+            async with self._turns, asyncio.timeout(CALL_SECONDS_MAX):
                 return await self._providers[provider].query(payment_id)
-        except Unavailable:
-            return None  # Still unknown; asked again in the next pass.
+        except (Unavailable, TimeoutError):
+            return None  # Still unknown; asked again when the others had their turn.
         except (KeyError, ProviderRefused) as error:
             logger.error(
                 "Provider %s does not tell of payment %s: %s",
@@ -200,6 +232,9 @@ class Payer:
                 extra={"action": "payment_query_failed"},
             )
             return ProviderResult(payment_id, ChargeStatus.PENDING)
+        except Exception:
+            logger.exception("A payment query failed.", extra={"action": "payment_query_failed"})
+            return None
 
     async def _settle(self, answers: Sequence[Answer]) -> None:
         """Writes a batch of answers; where one of them is bad, each by itself."""
@@ -230,9 +265,7 @@ class Payer:
                 await settle(connection, [a.result for a in done if a.result is not None])
                 await outbox.finish(connection, [answer.message for answer in done])
                 for answer in answers:
-                    if answer.error is not None:
-                        repeat = outbox.postpone if answer.retryable else outbox.fail
-                        await repeat(connection, [answer.message], answer.error)
+                    await _repeat(connection, answer)
 
     async def _serve_late(self, message: Message, charges: Mapping[object, Row]) -> None:
         charge = _charge_of(message, charges)
@@ -242,7 +275,7 @@ class Payer:
         try:
             await self._late_captures.serve(message, charge)
         except Unavailable as error:
-            await self._write([Answer(message, error=str(error), retryable=True)])
+            await self._write([_postponed(message, str(error))])
         except Exception as error:
             # Of this one alone: those behind it are not to wait.
             logger.exception("A late payment failed.", extra={"action": "late_capture_failed"})
@@ -254,9 +287,53 @@ async def _create(provider: Provider, charge: Row) -> ProviderResult:
         charge["payment_id"], charge["amount_minor"], charge["currency"], charge["options"]
     )
     try:
-        return await provider.create(request)
+        result = await provider.create(request)
     except ProviderRefused as error:
         return ProviderResult(request.payment_id, ChargeStatus.FAILED, detail=str(error))
+    if result.status is ChargeStatus.UNKNOWN:
+        raise ProviderUnavailable("The provider does not know the charge that it was to make.")
+    return result
+
+
+def _is_to_charge(message: Message, charge: Row) -> bool:
+    return bool(
+        message.kind in CHARGING
+        and charge["status"] in OPEN
+        and charge["order_status"] == OrderStatus.AWAITING_PAYMENT
+    )
+
+
+def _answer(message: Message, charge: Row, result: ProviderResult | None) -> Answer:
+    """What a provider's word means for the message: done, or to be repeated."""
+    status = None if result is None else result.status
+    match message.kind, status:
+        case "refund", ChargeStatus.PENDING:
+            return _postponed(message, "the refund is under way", REFUND_SECONDS_MAX)
+        case "refund", ChargeStatus.CAPTURED | ChargeStatus.FAILED | ChargeStatus.UNKNOWN:
+            return Answer(message, error=f"asked to refund it, the provider says it is {status}")
+        case _, ChargeStatus.UNKNOWN if charge["under_way"]:
+            return _postponed(message, "the charge may be on its way")
+        case _:
+            return Answer(message, result)
+
+
+def _postponed(
+    message: Message,
+    reason: str,
+    seconds_max: float = outbox.POSTPONE_SECONDS_MAX,
+    *,
+    away: bool = False,
+) -> Answer:
+    return Answer(message, error=reason, away=away, repeat_seconds_max=seconds_max)
+
+
+async def _repeat(connection: Connection, answer: Answer) -> None:
+    if answer.error is None:
+        return
+    if answer.repeat_seconds_max is None:
+        await outbox.fail(connection, [answer.message], answer.error)
+    else:
+        await outbox.postpone(connection, [answer.message], answer.error, answer.repeat_seconds_max)
 
 
 def _charge_of(message: Message, charges: Mapping[object, Row]) -> Row | None:

@@ -104,7 +104,8 @@ class PaymentService:
         return [_payment(row) for row in rows]
 
     async def request_refund(self, payment_id: str, actor: str) -> Payment:
-        """Records that a captured payment goes back; asking again changes nothing.
+        """Records that a captured payment goes back; asking again changes nothing, except where the
+        provider was given up on: then it is tried again.
 
         Raises Conflict `not_refundable`, UnknownReservation.
         """
@@ -117,7 +118,9 @@ class PaymentService:
                 if row["status"] == PaymentStatus.CAPTURED:
                     await self._refund(connection, row["sale_id"], payment_id, actor)
                     row = await store.find_payment(connection, payment_id)
-                elif row["status"] not in {PaymentStatus.REFUNDING, PaymentStatus.REFUNDED}:
+                elif row["status"] == PaymentStatus.REFUNDING:
+                    await self._refund_again(connection, row["sale_id"], payment_id, actor)
+                elif row["status"] != PaymentStatus.REFUNDED:
                     raise Conflict("not_refundable", f"The payment is {row['status']}.")
         return _payment(row)
 
@@ -132,6 +135,17 @@ class PaymentService:
         self, connection: Connection, sale_id: str, payment_id: str, actor: str
     ) -> None:
         await store.start_refund(connection, payment_id, f"asked for by {actor}")
+        await self._ask_for_refund(connection, sale_id, payment_id, actor)
+
+    async def _refund_again(
+        self, connection: Connection, sale_id: str, payment_id: str, actor: str
+    ) -> None:
+        if not await outbox.is_waiting(connection, "refund", sale_id, payment_id):
+            await self._ask_for_refund(connection, sale_id, payment_id, actor)
+
+    async def _ask_for_refund(
+        self, connection: Connection, sale_id: str, payment_id: str, actor: str
+    ) -> None:
         await outbox.put(connection, "refund", [(sale_id, payment_id)])
         await log_audit(
             connection,

@@ -42,6 +42,7 @@ class PaymentStanding:
     amount_minor: int
     currency: str
     status: PaymentStatus
+    under_way: bool = False  # Tried a moment ago: the provider may not know of it yet.
 
 
 @dataclass
@@ -80,6 +81,8 @@ class Settlement:
         match result.status:
             case ChargeStatus.PENDING if payment.status in OPEN:
                 self._change(payment, PaymentStatus.PENDING, result)
+            case ChargeStatus.UNKNOWN if payment.under_way:
+                pass  # Perhaps known in a moment; never taken for a failure.
             case ChargeStatus.FAILED | ChargeStatus.UNKNOWN if payment.status in OPEN:
                 self._fail(order, payment, result)
             case ChargeStatus.CAPTURED if payment.status in NOT_CAPTURED:
@@ -174,6 +177,7 @@ def _standings(rows: Iterable[Row]) -> dict[str, OrderStanding]:
             row["amount_minor"],
             row["currency"],
             PaymentStatus(row["status"]),
+            row["under_way"],
         )
     return {payment_id: order for order in orders.values() for payment_id in order.payments}
 

@@ -20,6 +20,7 @@ ENTRY_SECONDS_MAX: Final = 60.0  # A stream entry's age: above the take-over of 
 MESSAGE_SECONDS_MAX: Final = 60.0  # How late an outbox message may be taken.
 OVERDUE_SECONDS_MAX: Final = 90.0  # The reaper's grace for open payments, and a minute.
 WEBHOOK_SECONDS_MAX: Final = 60.0  # From its receipt to its effect.
+REFUND_SECONDS_MAX: Final = 60.0  # Since it was decided, without a message that carries it out.
 
 
 async def check_queues(engine: Engine, connection: Connection, sale_ids: Sequence[str]) -> Evidence:
@@ -42,7 +43,7 @@ async def check_money(connection: Connection, sale_ids: Sequence[str]) -> Eviden
     figures = await money_figures(connection, sale_ids)
     evidence.count(6, "paid orders", figures["paid"])
     evidence.count(6, "captured payments", figures["captured"])
-    for row in await payment_problems(connection, sale_ids):
+    for row in await payment_problems(connection, sale_ids, REFUND_SECONDS_MAX):
         evidence.blame(
             6, f"{row['count']:,} {row['problem']}, as {row['example']}", times=row["count"]
         )

@@ -107,7 +107,9 @@ async def messages_in_motion(connection: Connection, sale_id: str) -> int:
     )
 
 
-async def payment_problems(connection: Connection, sale_ids: Sequence[str]) -> list[Row]:
+async def payment_problems(
+    connection: Connection, sale_ids: Sequence[str], refund_seconds_max: float
+) -> list[Row]:
     """What is wrong between payments and orders: problem, count, one order as an example."""
     rows: list[Row] = await connection.fetch(
         """
@@ -137,6 +139,12 @@ async def payment_problems(connection: Connection, sale_ids: Sequence[str]) -> l
                   SELECT FROM outbox
                   WHERE kind IN ('late_capture', 'refund') AND reference = payment_id)
           UNION ALL
+            SELECT 'to be refunded, and nobody handles it', sale_id, reservation_id
+            FROM payments
+            WHERE sale_id = ANY ($1::text[]) AND status = 'refunding'
+              AND updated_at < now() - make_interval(secs => $2)
+              AND NOT EXISTS (SELECT FROM outbox WHERE kind = 'refund' AND reference = payment_id)
+          UNION ALL
             SELECT 'charged another amount', sale_id, reservation_id
             FROM payments JOIN orders USING (sale_id, reservation_id)
             WHERE sale_id = ANY ($1::text[]) AND payments.status = 'captured'
@@ -147,6 +155,7 @@ async def payment_problems(connection: Connection, sale_ids: Sequence[str]) -> l
         FROM problems GROUP BY problem ORDER BY problem
         """,
         list(sale_ids),
+        refund_seconds_max,
         timeout=SECONDS_MAX,
     )
     return rows

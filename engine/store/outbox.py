@@ -84,6 +84,18 @@ async def put(connection: Connection, kind: str, references: Iterable[tuple[str,
         )
 
 
+async def is_waiting(connection: Connection, kind: str, sale_id: str, reference: str) -> bool:
+    """Whether such a message is there, be it leased."""
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM outbox WHERE (kind, sale_id, reference) = ($1, $2, $3))",
+            kind,
+            sale_id,
+            reference,
+        )
+    )
+
+
 async def finish(connection: Connection, messages: Iterable[Message]) -> None:
     """Removes what is done."""
     ids = [message.message_id for message in messages]
@@ -91,12 +103,17 @@ async def finish(connection: Connection, messages: Iterable[Message]) -> None:
         await connection.execute("DELETE FROM outbox WHERE message_id = ANY ($1::bigint[])", ids)
 
 
-async def postpone(connection: Connection, messages: Iterable[Message], error: str) -> None:
+async def postpone(
+    connection: Connection,
+    messages: Iterable[Message],
+    error: str,
+    seconds_max: float = POSTPONE_SECONDS_MAX,
+) -> None:
     """Repeats soon. For what is nobody's fault: a server is away, a sale is fenced.
 
     However long that lasts, it never makes a dead letter: two attempts are always left.
     """
-    await _repeat(connection, messages, error, ATTEMPTS_MAX - 2, POSTPONE_SECONDS_MAX)
+    await _repeat(connection, messages, error, ATTEMPTS_MAX - 2, seconds_max)
 
 
 async def fail(connection: Connection, messages: Iterable[Message], error: str) -> None:

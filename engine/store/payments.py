@@ -22,6 +22,12 @@ class Change(Protocol):
 
 
 PAYMENTS_PER_ORDER_MAX: Final = 16  # A buyer who tries more often needs a person, not a retry.
+# So long after a charge was tried, "unknown" may mean that it is still on its way.
+CHARGE_SECONDS_MAX: Final = 30
+# Whether that is so, as a column.
+UNDER_WAY: Final = f"""
+    coalesce(p.tried_at > now() - interval '{CHARGE_SECONDS_MAX} s', false) AS under_way
+    """
 
 COLUMNS: Final = (
     "payment_id, sale_id, reservation_id, idempotency_key, provider, options, amount_minor, "
@@ -101,12 +107,16 @@ async def add_captures(
     payment_ids: Sequence[str],
     provider: str,
 ) -> None:
-    """The engine's own payments (key 'auto') of orders that await one; those made before stay."""
+    """The engine's own payments (key 'auto') of orders that await one; those made before stay.
+
+    They count as tried: it costs nothing here, and the caller charges them at once.
+    """
     await connection.execute(
         """
         INSERT INTO payments (payment_id, sale_id, reservation_id, idempotency_key, provider,
-                              amount_minor, currency, status)
-        SELECT wanted.payment_id, sale_id, reservation_id, 'auto', $4, amount_minor, currency, 'created'
+                              amount_minor, currency, status, tried_at)
+        SELECT wanted.payment_id, sale_id, reservation_id, 'auto', $4, amount_minor, currency,
+               'created', now()
         FROM unnest($1::text[], $2::text[], $3::text[])
                  AS wanted(sale_id, reservation_id, payment_id)
         JOIN orders USING (sale_id, reservation_id)
@@ -125,23 +135,32 @@ async def fetch_charges(
 ) -> list[Row]:
     """Payments by id, and the engine's own by order, each with the order's status and user."""
     rows: list[Row] = await connection.fetch(
-        """
+        f"""
         SELECT p.payment_id, p.sale_id, p.reservation_id, p.idempotency_key, p.provider, p.options,
-               p.amount_minor, p.currency, p.status, o.status AS order_status, o.user_id
+               p.amount_minor, p.currency, p.status, o.status AS order_status, o.user_id, {UNDER_WAY}
         FROM payments p JOIN orders o USING (sale_id, reservation_id)
         WHERE p.payment_id = ANY ($1::text[])
         UNION ALL
         SELECT p.payment_id, p.sale_id, p.reservation_id, p.idempotency_key, p.provider, p.options,
-               p.amount_minor, p.currency, p.status, o.status, o.user_id
+               p.amount_minor, p.currency, p.status, o.status, o.user_id, {UNDER_WAY}
         FROM unnest($2::text[], $3::text[]) AS wanted(sale_id, reservation_id)
         JOIN payments p USING (sale_id, reservation_id) JOIN orders o USING (sale_id, reservation_id)
         WHERE p.idempotency_key = 'auto'
-        """,
+        """,  # noqa: S608
         list(payment_ids),
         [sale_id for sale_id, _ in captures],
         [reservation_id for _, reservation_id in captures],
     )
     return rows
+
+
+async def mark_tried(connection: Connection, payment_ids: Sequence[str]) -> None:
+    """Remembers that these are being charged. Belongs into a transaction of its own, before the calls."""
+    await lock_orders_of_payments(connection, payment_ids)
+    await connection.execute(
+        "UPDATE payments SET tried_at = now() WHERE payment_id = ANY ($1::text[])",
+        list(payment_ids),
+    )
 
 
 async def lock_orders_of_payments(connection: Connection, payment_ids: Sequence[str]) -> None:
@@ -162,14 +181,14 @@ async def lock_orders_of_payments(connection: Connection, payment_ids: Sequence[
 async def fetch_standings(connection: Connection, payment_ids: Sequence[str]) -> list[Row]:
     """All payments of the orders of these payments, with the order's status."""
     rows: list[Row] = await connection.fetch(
-        """
+        f"""
         SELECT p.payment_id, p.sale_id, p.reservation_id, p.idempotency_key, p.amount_minor,
-               p.currency, p.status, o.status AS order_status
+               p.currency, p.status, o.status AS order_status, {UNDER_WAY}
         FROM (SELECT DISTINCT sale_id, reservation_id FROM payments
               WHERE payment_id = ANY ($1::text[])) AS wanted
         JOIN payments p USING (sale_id, reservation_id)
         JOIN orders o USING (sale_id, reservation_id)
-        """,
+        """,  # noqa: S608
         list(payment_ids),
     )
     return rows
@@ -194,24 +213,34 @@ async def write_payments(connection: Connection, changes: Sequence[Change]) -> N
         )
 
 
-async def fetch_pending(
+async def take_unheard(
     connection: Connection, *, after_seconds: float, count: int
 ) -> list[tuple[str, str]]:
-    """(payment_id, provider) of open payments to ask the provider about, longest unheard of first.
+    """(payment_id, provider) of payments to ask the provider about, longest not asked about first.
 
     Asked after `after_seconds`, then ever more rarely: each pause is half the payment's age. An
-    order whose deadline has passed is asked for once at once, because its expiry waits for it.
+    order whose deadline has passed is asked for once at once, because its expiry waits for it. One
+    without an answer is asked again after `after_seconds`, when all others had their turn.
     """
     rows = await connection.fetch(
         """
-        SELECT p.payment_id, p.provider
-        FROM payments p JOIN orders o USING (sale_id, reservation_id)
-        WHERE p.status IN ('created', 'pending') AND (
-            (p.status = 'pending' AND p.updated_at < now() - greatest(
-                make_interval(secs => $1), (p.updated_at - p.created_at) / 2))
-            OR (o.status = 'awaiting_payment' AND o.reserved_until <= now()
-                AND p.updated_at < o.reserved_until))
-        ORDER BY p.updated_at LIMIT $2
+        UPDATE payments SET asked_at = now()
+        WHERE payment_id = ANY (ARRAY(
+            SELECT p.payment_id
+            FROM payments p JOIN orders o USING (sale_id, reservation_id)
+            WHERE p.status IN ('created', 'pending', 'refunding') AND (
+                (p.status <> 'created'
+                    AND p.updated_at < now() - greatest(
+                        make_interval(secs => $1), (p.updated_at - p.created_at) / 2)
+                    AND (p.asked_at IS NULL OR p.asked_at < now() - make_interval(secs => $1)))
+                OR (p.status <> 'refunding' AND o.status = 'awaiting_payment'
+                    AND o.reserved_until <= now() AND p.updated_at < o.reserved_until
+                    AND (p.asked_at IS NULL OR p.asked_at < greatest(
+                        o.reserved_until, now() - make_interval(secs => $1)))))
+            ORDER BY p.asked_at NULLS FIRST, p.updated_at LIMIT $2
+            -- Whoever settles locks several of them, in an order of its own.
+            FOR NO KEY UPDATE OF p SKIP LOCKED))
+        RETURNING payment_id, provider
         """,
         after_seconds,
         count,

@@ -336,3 +336,16 @@ async def test_redis_that_lost_everything_fails_loudly(engine: Engine, redis: Re
     await ran_sale(engine)
     await redis.flushall()
     assert {2, 8, 10} <= await failing(engine)
+
+
+async def test_refund_that_nobody_carries_out_is_named(engine: Engine) -> None:
+    await ran_sale(engine)
+    await sql(engine, "UPDATE payments SET status = 'refunding'")
+    assert await failing(engine) == set()  # Decided a moment ago.
+    await sql(engine, "UPDATE payments SET updated_at = now() - interval '1 hour'")
+    assert await failing(engine) == {6}
+    await sql(
+        engine,
+        "INSERT INTO outbox (kind, sale_id, reference) SELECT 'refund', sale_id, payment_id FROM payments",
+    )
+    assert await failing(engine) == set()

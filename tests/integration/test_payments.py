@@ -11,12 +11,19 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from engine.errors import Conflict, UnknownReservation
+from api.http_client import TIMEOUT_SECONDS as HTTP_SECONDS_MAX
+from engine.errors import Conflict, ProviderUnavailable, UnknownReservation
 from engine.keys import shard_keys
 from engine.model import OrderStatus, PaymentStatus
-from engine.payment import settlement
+from engine.payment import payer, settlement
 from engine.payment.late import LateCaptures
-from engine.payment.provider import ChargeStatus
+from engine.payment.payer import QUERY_BATCH_MAX
+from engine.payment.provider import (
+    ChargeStatus,
+    PaymentRequest,
+    ProviderRefused,
+    ProviderResult,
+)
 from engine.payment.webhooks import ATTEMPTS_MAX as WEBHOOK_ATTEMPTS_MAX
 from engine.recovery import recover
 from engine.servers import EmbeddedValkey
@@ -177,6 +184,110 @@ async def test_payment_nobody_told_of_is_found_by_asking(open_shop: OpenShop) ->
     await shop.check_books()
 
 
+async def test_payments_without_an_answer_keep_none_from_being_asked_about(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = await open_shop(100)
+    shop.provider.answer = PENDING
+    users = [f"u{n}" for n in range(QUERY_BATCH_MAX + 1)]
+    orders = await shop.order(users)
+    payments = [await shop.pay(*pair) for pair in zip(orders, users, strict=True)]
+    await shop.settle()
+    last = payments[-1].payment_id
+    await shop.pool.execute(
+        "UPDATE payments SET updated_at = now() - CASE payment_id WHEN $1 THEN interval '50 s' "
+        "ELSE interval '1 minute' END",
+        last,
+    )
+    shop.provider.become(last, CAPTURED)
+    query = shop.provider.query
+
+    async def answer_for_one(payment_id: str) -> ProviderResult:
+        if payment_id != last:
+            raise ProviderUnavailable("not for this one")
+        return await query(payment_id)
+
+    monkeypatch.setattr(shop.provider, "query", answer_for_one)
+    assert [await shop.payer.query_once() for _ in range(3)] == [0, 1, 0]
+    assert await shop.status(orders[-1]) == OrderStatus.PAID
+    heard = "SELECT count(*) FROM payments WHERE updated_at > now() - interval '30 s'"
+    assert await shop.pool.fetchval(heard) == 1  # To ask is not to hear.
+
+
+@pytest.mark.parametrize("auto_capture", [True, False])
+async def test_charge_on_its_way_is_not_taken_for_one_that_was_never_made(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch, auto_capture: bool
+) -> None:
+    shop = await open_shop(auto_capture=auto_capture)
+    (order,) = await shop.order(["ann"])
+    if not auto_capture:
+        await shop.pay(order, "ann")
+    begun, arrives = asyncio.Event(), asyncio.Event()
+    create = shop.provider.create
+
+    async def create_slowly(request: PaymentRequest) -> ProviderResult:
+        begun.set()
+        await arrives.wait()
+        return await create(request)
+
+    monkeypatch.setattr(shop.provider, "create", create_slowly)
+    paying = asyncio.create_task(shop.payer.pay_once())
+    await begun.wait()
+    await shop.pool.execute("UPDATE orders SET reserved_until = now()")
+    await shop.payer.query_once()
+    assert shop.provider.calls["query"] == 1
+    assert await shop.pool.fetchval("SELECT status FROM payments") == "created"
+    arrives.set()
+    await paying
+    assert await shop.status(order) == OrderStatus.PAID
+    await shop.settle()
+    await shop.check_books()
+
+
+async def test_charge_tried_a_moment_ago_is_asked_about_again_before_it_is_given_up(
+    open_shop: OpenShop,
+) -> None:
+    shop = await open_shop()
+    (order,) = await shop.order(["ann"])
+    payment = await shop.pay(order, "ann")
+    shop.provider.down = True
+    await shop.payer.pay_once()
+    shop.provider.down = False
+    await shop.orders.cancel("demo", order, "ann")
+    await shop.pool.execute("UPDATE outbox SET due_at = now()")
+    assert await shop.payer.pay_once() == 1
+    assert await shop.payment_status(payment.payment_id) == "created"
+    await shop.settle()  # Half a minute later.
+    assert await shop.payment_status(payment.payment_id) == "failed"
+    await shop.check_books()
+
+
+async def test_call_ends_before_its_message_is_taken_again(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert payer.BEGIN_SECONDS_MAX + payer.CALL_SECONDS_MAX < payer.LEASE_SECONDS
+    assert payer.CALL_SECONDS_MAX > HTTP_SECONDS_MAX
+    shop = await open_shop()
+    (order,) = await shop.order(["ann"])
+    await shop.pay(order, "ann")
+    with monkeypatch.context() as patch:
+        patch.setattr(payer, "BEGIN_SECONDS_MAX", -1.0)
+        assert await shop.payer.pay_once() == 1
+    assert shop.provider.calls == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(payer, "CALL_SECONDS_MAX", 0.01)
+        patch.setattr(shop.provider, "create", never)
+        await shop.pool.execute("UPDATE outbox SET due_at = now()")
+        async with asyncio.timeout(10):
+            assert await shop.payer.pay_once() == 1
+    await shop.settle()
+    assert await shop.status(order) == OrderStatus.PAID
+
+
+async def never(_: object) -> ProviderResult:
+    return await asyncio.Event().wait()  # type: ignore[return-value]
+
+
 async def test_wrong_amount_is_refunded_and_raises_an_alarm(open_shop: OpenShop) -> None:
     shop = await open_shop()
     (order,) = await shop.order(["ann"])
@@ -275,6 +386,63 @@ async def test_refund_asked_twice_gives_units_back_once(open_shop: OpenShop) -> 
     assert (await shop.stock(), await shop.counters()) == ((10, 0, 0), (0, 0))
     assert await shop.pool.fetchval("SELECT count(*) FROM audit_log WHERE action = 'refund'") == 1
     await shop.check_books()
+
+
+async def test_refund_that_was_given_up_is_tried_again_when_asked_for_again(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = await open_shop()
+    (order,) = await shop.order(["ann"])
+    payment = await shop.pay(order, "ann")
+    await shop.settle()
+    await shop.payments.request_refund(payment.payment_id, "ops")
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.provider, "refund", refused)
+        for _ in range(outbox.ATTEMPTS_MAX):
+            await shop.pool.execute("UPDATE outbox SET due_at = now()")
+            await shop.payer.pay_once()
+    await shop.settle()
+    assert await shop.payment_status(payment.payment_id) == "refunding"
+    for _ in range(2):
+        await shop.payments.request_refund(payment.payment_id, "ops")
+    assert await shop.pool.fetchval("SELECT count(*) FROM outbox") == 1
+    await shop.settle()
+    assert await shop.payment_status(payment.payment_id) == "refunded"
+    assert await shop.status(order) == OrderStatus.REFUNDED
+    await shop.check_books()
+
+
+async def refused(_: object) -> ProviderResult:
+    raise ProviderRefused("not today")
+
+
+@pytest.mark.parametrize("told_by", ["repeating", "asking"])
+async def test_refund_that_takes_its_time_is_followed_to_its_end(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch, told_by: str
+) -> None:
+    shop = await open_shop()
+    (order,) = await shop.order(["ann"])
+    payment = await shop.pay(order, "ann")
+    await shop.settle()
+    await shop.payments.request_refund(payment.payment_id, "ops")
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.provider, "refund", under_way)
+        for _ in range(outbox.ATTEMPTS_MAX + 5):
+            await shop.pool.execute("UPDATE outbox SET due_at = now()")
+            assert await shop.payer.pay_once() == 1
+    if told_by == "asking":
+        shop.provider.become(payment.payment_id, ChargeStatus.REFUNDED)
+        await shop.pool.execute("UPDATE payments SET updated_at = now() - interval '1 minute'")
+        assert await shop.payer.query_once() == 1
+        assert await shop.payment_status(payment.payment_id) == "refunded"
+    await shop.settle()
+    assert await shop.status(order) == OrderStatus.REFUNDED
+    assert await shop.pool.fetchval("SELECT count(*) FROM dead_letters") == 0
+    await shop.check_books()
+
+
+async def under_way(payment_id: str) -> ProviderResult:
+    return ProviderResult(payment_id, PENDING)
 
 
 async def late_payment(shop: Shop) -> tuple[str, str]:

@@ -215,6 +215,7 @@ class Shop:
         """Runs payer, inbox and dispatcher until none has work; retries are due at once."""
         for _ in range(PASSES_MAX):
             await self.pool.execute("UPDATE outbox SET due_at = now() WHERE due_at > now()")
+            await self.pool.execute("UPDATE payments SET tried_at = NULL")
             worked = await self.payer.pay_once() + await self.inbox.handle_once()
             if not worked + await self.dispatcher.dispatch_once():
                 return
