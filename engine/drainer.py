@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
@@ -17,9 +18,9 @@ from redis.exceptions import ResponseError
 
 from engine import metrics
 from engine.clock import Clock
-from engine.errors import UnknownSale
+from engine.errors import RedisUnavailable, UnknownSale
 from engine.sales import Sale, SaleDirectory
-from engine.store.database import Connection
+from engine.store.database import Connection, postgres_errors
 from engine.store.orders import (
     OrderBatch,
     Terms,
@@ -35,9 +36,24 @@ from ext.records import split_batch
 logger = logging.getLogger(__name__)
 
 BLOCK_MS: Final = 100  # How long a read waits; bounds how late a stop or a new sale is noticed.
-ENTRIES_MAX: Final = 2000  # Per read: bounds memory when entries are small.
+ENTRIES_FIRST: Final = 16  # Per read and sale, before anything is known of their size.
+ENTRIES_MAX: Final = 512  # Per read and sale: bounds memory when large entries follow small ones.
+STREAMS_MAX: Final = 64  # Per read: with more sales they take turns.
+LOCK_SECONDS_MAX: Final = 5.0  # For a row that somebody else holds: other sales wait meanwhile.
+ROLLBACKS_MAX: Final = 5  # Tries of a statement that others' transactions made Postgres undo.
+REST_SECONDS: Final = 1.0  # How long a sale that failed is left alone first; it doubles up to …
+REST_SECONDS_MAX: Final = 30.0
 SALES_SECONDS: Final = 1.0  # How often the list of sales is looked at again.
 CLAIM_SECONDS: Final = 5.0  # How often dead consumers' entries are looked for.
+
+
+@dataclass
+class Rest:
+    """A pause of one sale, whose entries could not be stored."""
+
+    seconds: float
+    until: float
+    over: bool = False
 
 
 class Drainer:
@@ -69,7 +85,9 @@ class Drainer:
         self._sales: list[str] = []
         self._sales_looked_at = -SALES_SECONDS
         self._claimed_at = -CLAIM_SECONDS
-        self._count = 16  # Entries per read; follows their size.
+        self._counts: dict[str, int] = {}  # Entries per read of the sales that had some lately.
+        self._turn = 0  # The part of the sales that was read last.
+        self._rests: dict[str, Rest] = {}
         # Own entries first: a reply lost in transit leaves them pending.
         self._own_pending = True
         self._attempts: Counter[str] = Counter()
@@ -87,7 +105,8 @@ class Drainer:
     async def drain_once(self, *, block_ms: int = BLOCK_MS) -> int:
         """One bounded pass: own entries first, then dead consumers', then new ones.
 
-        Returns how many entries it finished.
+        Returns how many entries it finished. A sale that fails holds no other up: it rests for a
+        while, and what it raised is raised at the end of the pass.
         """
         sales = await self._look_for_sales()
         if not sales:
@@ -100,8 +119,7 @@ class Drainer:
             self._forget_sales()  # A sale's stream is gone; the fence will say so.
             return 0
         try:
-            for sale_id, group in groupby(entries, key=lambda entry: entry.sale_id):
-                await self._store(sale_id, list(group))
+            await self._store_groups(entries)
         except BaseException:
             self._own_pending = True
             raise
@@ -117,7 +135,7 @@ class Drainer:
             entries, gone = await self._streams.claim(sale_id, idle_ms=0, count=ENTRIES_MAX)
             await self._report_gone(sale_id, gone)
             if not entries:
-                entries = await self._streams.read_new([sale_id], count=self._count, block_ms=1)
+                entries = await self._read_part([sale_id], 1)
             if not entries and not gone:
                 return total
             await self._store(sale_id, entries)
@@ -136,44 +154,105 @@ class Drainer:
     async def _look_for_sales(self) -> list[str]:
         now = self._clock.monotonic()
         if now - self._sales_looked_at >= SALES_SECONDS:
-            launched = [sale.sale_id for sale in await self._directory.all() if sale.launched]
-            self._sales = await self._streams.present(launched)
+            self._sales = await self._streams.present(await self._directory.launched())
             self._sales_looked_at = now
-        return self._sales
+        self._end_rests(now)
+        return [sale_id for sale_id in self._sales if not self._rests_now(sale_id)]
 
     def _forget_sales(self) -> None:
         self._sales, self._sales_looked_at = [], -SALES_SECONDS
 
     async def _next_entries(self, sales: list[str], block_ms: int) -> list[Entry | Malformed]:
         if self._own_pending:
-            if entries := await self._streams.read_own(sales, count=self._count):
-                return entries
+            for part in _parts(sales):
+                if entries := await self._streams.read_own(part, count=self._count(part)):
+                    return entries
             self._own_pending = False
         if self._clock.monotonic() - self._claimed_at >= CLAIM_SECONDS:
             if entries := await self._claim(sales):
                 return entries
             self._claimed_at = self._clock.monotonic()
-        return await self._streams.read_new(sales, count=self._count, block_ms=block_ms)
+        return await self._read_new(_parts(sales), block_ms)
+
+    async def _read_new(self, parts: list[list[str]], block_ms: int) -> list[Entry | Malformed]:
+        if len(parts) > 1:
+            for _ in parts:
+                self._turn += 1
+                part = parts[self._turn % len(parts)]
+                if entries := await self._read_part(part, None):
+                    return entries
+        return await self._read_part(parts[self._turn % len(parts)], block_ms)
+
+    async def _read_part(self, sales: list[str], block_ms: int | None) -> list[Entry | Malformed]:
+        count = self._count(sales)
+        entries = await self._streams.read_new(sales, count=count, block_ms=block_ms)
+        for sale_id in sales:
+            self._counts.pop(sale_id, None)  # Those that have entries are counted when stored.
+        for sale_id, number in Counter(entry.sale_id for entry in entries).items():
+            # Only a backlog reads more at once: what follows a trickle may be large.
+            self._counts[sale_id] = 2 * count if number == count else max(number, ENTRIES_FIRST)
+        return entries
+
+    def _count(self, sales: Sequence[str]) -> int:
+        """How many entries to read of each of these sales: as the one with the largest wants it."""
+        busy = [self._counts[sale_id] for sale_id in sales if sale_id in self._counts]
+        return max(1, min(busy, default=ENTRIES_FIRST))
 
     async def _claim(self, sales: list[str]) -> list[Entry | Malformed]:
         entries: list[Entry | Malformed] = []
         for sale_id in sales:
             claimed, gone = await self._streams.claim(
-                sale_id, idle_ms=self._claim_idle_ms, count=self._count
+                sale_id, idle_ms=self._claim_idle_ms, count=self._count([sale_id])
             )
             await self._report_gone(sale_id, gone)
             entries += claimed
+            if len(entries) >= ENTRIES_MAX:
+                break  # The rest is claimed in the next pass.
         return entries
 
     async def _report_gone(self, sale_id: str, entry_ids: Sequence[str]) -> None:
         for entry_id in entry_ids:
             await self._bury(sale_id, entry_id, b"", "the entry was deleted before it was stored")
 
+    async def _store_groups(self, entries: Sequence[Entry | Malformed]) -> None:
+        failure: Exception | None = None
+        for sale_id, group in groupby(entries, key=lambda entry: entry.sale_id):
+            try:
+                await self._store(sale_id, list(group))
+            except Exception as error:
+                if isinstance(error, RedisUnavailable) or not self._is_connected():
+                    raise  # A server is gone, for all sales.
+                self._let_rest(sale_id)
+                failure = failure or error
+            else:
+                self._rests.pop(sale_id, None)
+        if failure is not None:
+            raise failure
+
+    def _let_rest(self, sale_id: str) -> None:
+        before = self._rests.get(sale_id)
+        seconds = min(2 * before.seconds, REST_SECONDS_MAX) if before else REST_SECONDS
+        self._rests[sale_id] = Rest(seconds, self._clock.monotonic() + seconds)
+
+    def _rests_now(self, sale_id: str) -> bool:
+        rest = self._rests.get(sale_id)
+        return rest is not None and not rest.over
+
+    def _end_rests(self, now: float) -> None:
+        for rest in self._rests.values():
+            if not rest.over and rest.until <= now:
+                rest.over = True
+                self._own_pending = True  # What could not be stored was read already.
+
     async def _store(self, sale_id: str, entries: Sequence[Entry | Malformed]) -> None:
         sale = await self._directory.get(sale_id)
         if sale is None:
             raise UnknownSale(f"Stream of sale {sale_id}, which Postgres does not know.")
-        for chunk in self._chunks(entries):
+        chunks, per_entry = self._chunks(entries)
+        # Read so many entries next time that they make one full statement, at most.
+        full = max(1, min(ENTRIES_MAX, self._batch_max // per_entry))
+        self._counts[sale_id] = min(full, self._counts.get(sale_id, ENTRIES_FIRST))
+        for chunk in chunks:
             try:
                 await self._store_chunk(sale, chunk)
             except (ValueError, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
@@ -181,8 +260,13 @@ class Drainer:
                 for entry in chunk:
                     await self._store_alone(sale, entry)
 
-    def _chunks(self, entries: Sequence[Entry | Malformed]) -> list[list[Entry | Malformed]]:
-        """Entries in their order, cut so that each chunk holds about `batch_max` reservations."""
+    def _chunks(
+        self, entries: Sequence[Entry | Malformed]
+    ) -> tuple[list[list[Entry | Malformed]], int]:
+        """Entries in their order, cut so that each chunk holds about `batch_max` reservations.
+
+        Also returns how many reservations an entry has.
+        """
         chunks: list[list[Entry | Malformed]] = [[]]
         size = total = 0
         for entry in entries:
@@ -193,17 +277,28 @@ class Drainer:
             chunks[-1].append(entry)
             size += lines
             total += lines
-        # Read so many entries next time that they make one full statement.
-        per_entry = max(1, total // max(1, len(entries)))
-        self._count = max(1, min(ENTRIES_MAX, self._batch_max // per_entry))
-        return chunks if entries else []
+        return chunks if entries else [], max(1, total // max(1, len(entries)))
 
     async def _store_chunk(self, sale: Sale, entries: Sequence[Entry | Malformed]) -> None:
         batch = make_batch(sale.sale_id, entries)
+        stored = await self._store_batch(sale, batch)
+        metrics.orders_drained.inc(stored)
+        await self._streams.finish(sale.sale_id, [entry.entry_id for entry in entries])
+
+    async def _store_batch(self, sale: Sale, batch: OrderBatch) -> int:
+        for _ in range(ROLLBACKS_MAX):
+            try:
+                return await self._store_within_stock(sale, batch)
+            except asyncpg.TransactionRollbackError as error:
+                # A deadlock, most likely: one of two has to give way, and nothing was stored.
+                undone = error
+        raise undone
+
+    async def _store_within_stock(self, sale: Sale, batch: OrderBatch) -> int:
         terms = Terms(sale.prices, sale.currency, sale.auto_capture)
         connection = await self._connected()
         try:
-            stored = await store_orders(connection, batch, terms)
+            return await store_orders(connection, batch, terms)
         except asyncpg.CheckViolationError as error:
             if not is_oversold(error):
                 raise
@@ -215,8 +310,7 @@ class Drainer:
                 sale.sale_id,
                 extra={"action": "oversold_refused", "count": len(refused)},
             )
-        metrics.orders_drained.inc(stored)
-        await self._streams.finish(sale.sale_id, [entry.entry_id for entry in entries])
+            return stored
 
     async def _store_alone(self, sale: Sale, entry: Entry | Malformed) -> None:
         try:
@@ -243,9 +337,20 @@ class Drainer:
         )
 
     async def _connected(self) -> Connection:
-        if self._connection is None or self._connection.is_closed():
+        if not self._is_connected():
             self._connection = await self._connect()
+            with postgres_errors():
+                await self._connection.execute(
+                    "SELECT set_config('lock_timeout', $1, false)", f"{LOCK_SECONDS_MAX * 1000:.0f}"
+                )
         return self._connection
+
+    def _is_connected(self) -> bool:
+        return self._connection is not None and not self._connection.is_closed()
+
+
+def _parts(sales: list[str]) -> list[list[str]]:
+    return [sales[at : at + STREAMS_MAX] for at in range(0, len(sales), STREAMS_MAX)]
 
 
 def make_batch(sale_id: str, entries: Sequence[Entry | Malformed]) -> OrderBatch:

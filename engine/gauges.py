@@ -15,11 +15,11 @@ class Gauges:
 
     async def measure_once(self) -> int:
         """Raises Unavailable where a server is gone. Returns 0: there is never more to do."""
-        sales = [sale for sale in await self._engine.directory.all() if sale.launched]
+        sale_ids = await self._engine.directory.launched()
         with redis_errors():
             async with self._engine.redis.pipeline(transaction=False) as pipe:
-                for sale in sales:
-                    pipe.xlen(shard_keys(sale.sale_id).orders)
+                for sale_id in sale_ids:
+                    pipe.xlen(shard_keys(sale_id).orders)
                 metrics.stream_entries.set(sum(await pipe.execute()))
         with postgres_errors():
             async with self._engine.pool.acquire() as connection:

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from engine.connections import redis_errors
 from engine.keys import DRAIN_GROUP, shard_keys
+
+SALES_PER_PIPELINE: Final = 256  # Bounds one look's replies.
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,12 @@ class OrderStreams:
         self._consumer = consumer
 
     async def read_new(
-        self, sale_ids: Sequence[str], *, count: int, block_ms: int
+        self, sale_ids: Sequence[str], *, count: int, block_ms: int | None
     ) -> list[Entry | Malformed]:
-        """Entries nobody has read yet, at most `count` per sale; waits `block_ms` for the first."""
+        """Entries nobody has read yet, at most `count` per sale.
+
+        Waits `block_ms` for the first, or not at all.
+        """
         return await self._read(sale_ids, ">", count, block_ms)
 
     async def read_own(self, sale_ids: Sequence[str], *, count: int) -> list[Entry | Malformed]:
@@ -92,15 +97,29 @@ class OrderStreams:
 
     async def present(self, sale_ids: Sequence[str]) -> list[str]:
         """Those of the sales whose stream and group exist."""
-        return [sale_id for sale_id in sale_ids if await self._has_group(sale_id)]
-
-    async def _has_group(self, sale_id: str) -> bool:
-        try:
+        found: list[str] = []
+        for start in range(0, len(sale_ids), SALES_PER_PIPELINE):
+            chunk = sale_ids[start : start + SALES_PER_PIPELINE]
             with redis_errors():
-                groups = await self._redis.xinfo_groups(shard_keys(sale_id).orders)
-        except ResponseError:  # no such key
-            return False
-        return any(group["name"] in (DRAIN_GROUP, DRAIN_GROUP.encode()) for group in groups)
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for sale_id in chunk:
+                        pipe.xinfo_groups(shard_keys(sale_id).orders)
+                    replies = await pipe.execute(raise_on_error=False)
+            found += [
+                sale_id
+                for sale_id, groups in zip(chunk, replies, strict=True)
+                if _has_group(groups)
+            ]
+        return found
+
+
+def _has_group(groups: Any) -> bool:
+    if isinstance(groups, ResponseError):  # no such key
+        return False
+    if isinstance(groups, Exception):
+        with redis_errors():
+            raise groups
+    return any(group["name"] in (DRAIN_GROUP, DRAIN_GROUP.encode()) for group in groups)
 
 
 def parse(sale_id: str, entry_id: bytes, fields: Mapping[bytes, bytes] | None) -> Entry | Malformed:

@@ -54,7 +54,8 @@ async def check(
     Memory stays bounded: what has to be compared is joined in temporary tables of Postgres. Raises
     UnknownSale, RedisUnavailable or StoreUnavailable.
     """
-    sales = await _sales(engine, sale_ids)
+    if sale_ids is None:
+        sale_ids = [sale.sale_id for sale in await engine.sales.standings()]
     assert engine.settings.postgres_url is not None
     connection = await connect(engine.settings.postgres_url)
     try:
@@ -62,20 +63,14 @@ async def check(
             await make_room(connection)
             patience = Patience(engine.clock, settle_seconds)
             checking = _Check(engine, connection, patience, progress)
-            for number, sale in enumerate(sales):
-                progress("sales", number, len(sales))
-                await checking.sale(sale)
-            await checking.whole([sale.sale_id for sale in sales])
+            for number, sale_id in enumerate(sale_ids):
+                progress("sales", number, len(sale_ids))
+                await checking.sale(await engine.sales.get(sale_id))
+            await checking.whole(sale_ids)
     finally:
         await connection.close()
-    progress("sales", len(sales), len(sales))
+    progress("sales", len(sale_ids), len(sale_ids))
     return checking.evidence.findings()
-
-
-async def _sales(engine: Engine, sale_ids: Sequence[str] | None) -> list[Sale]:
-    if sale_ids is None:
-        return await engine.sales.list()
-    return [await engine.sales.get(sale_id) for sale_id in sale_ids]
 
 
 class _Check:

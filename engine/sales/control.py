@@ -4,7 +4,7 @@ Leaves reading for buyers to the directory, and rebuilding after a loss to engin
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
@@ -17,12 +17,13 @@ from engine.inventory import Inventory
 from engine.inventory.inventory import Counters
 from engine.model import UNITS_MAX, SaleState
 from engine.sales.document import SaleDocument
-from engine.sales.rows import load_sale, load_sales
+from engine.sales.rows import load_sale, load_sales, load_standings
 from engine.sales.sale import Sale
 from engine.store.database import Connection, Pool, postgres_errors
 from engine.store.sales import (
     NewItem,
     Row,
+    SaleStanding,
     add_stock,
     fetch_revisions,
     find_restock,
@@ -84,8 +85,12 @@ class SaleControl:
         return sale
 
     async def list(self) -> list[Sale]:
-        """All sales, newest window first."""
+        """The newest SALES_LISTED_MAX sales, newest window first."""
         return await load_sales(self._pool)
+
+    async def standings(self) -> Sequence[SaleStanding]:
+        """Every sale there is, in few words, newest window first."""
+        return await load_standings(self._pool)
 
     async def open(self, sale_id: str, actor: str, *, now: bool = False) -> Sale:
         """Lets buyers in within the window; `now` moves an opening still to come to this moment."""

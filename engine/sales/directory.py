@@ -5,7 +5,7 @@ from typing import Final
 from engine.clock import Clock
 from engine.inventory import Inventory, StockSnapshot
 from engine.sales.cache import ShortMemory
-from engine.sales.rows import load_sale, load_sales
+from engine.sales.rows import load_sale, load_sales, load_standings
 from engine.sales.sale import Sale
 from engine.store.database import Pool
 
@@ -39,6 +39,14 @@ class SaleDirectory:
             keys_max=1,
         )
 
+        self._launched = ShortMemory[list[str]](
+            self._load_launched,
+            clock,
+            fresh_seconds=lambda _: FRESH_SECONDS,
+            stale_seconds=lambda _: STALE_SECONDS_MAX,
+            keys_max=1,
+        )
+
     def peek(self, sale_id: str) -> Sale | None:
         """The sale if a fresh copy is here. Does no I/O."""
         return self._sales.peek(sale_id)
@@ -48,19 +56,27 @@ class SaleDirectory:
         return await self._sales.get(sale_id)
 
     async def all(self) -> list[Sale]:
-        """All sales, newest window first. Raises StoreUnavailable."""
+        """The newest SALES_LISTED_MAX sales, newest window first. Raises StoreUnavailable."""
         return await self._lists.get(_ALL)
 
+    async def launched(self) -> list[str]:
+        """The ids of all sales whose stock was put up, however many. Raises StoreUnavailable."""
+        return await self._launched.get(_ALL)
+
     def forget(self, sale_id: str) -> None:
-        """The next read of this sale, and of the list, is from Postgres."""
+        """The next read of this sale, and of the lists, is from Postgres."""
         self._sales.forget(sale_id)
         self._lists.forget(_ALL)
+        self._launched.forget(_ALL)
 
     async def _load(self, sale_id: str) -> Sale | None:
         return await load_sale(self._pool, sale_id)
 
     async def _load_all(self, _: str) -> list[Sale]:
         return await load_sales(self._pool)
+
+    async def _load_launched(self, _: str) -> list[str]:
+        return [sale.sale_id for sale in await load_standings(self._pool) if sale.launched]
 
 
 class LiveStock:

@@ -11,7 +11,7 @@ from engine.model import SaleState
 from engine.sales.document import SaleItem
 from engine.sales.sale import Sale
 from engine.store.database import Connection, Pool, postgres_errors
-from engine.store.sales import Row, fetch_sale_rows
+from engine.store.sales import Row, SaleStanding, fetch_sale_rows, fetch_standings
 
 SALES_LISTED_MAX: Final = 1000  # Newest first; older sales are still found by name.
 READ_SECONDS_MAX: Final = 2.0  # A read of a sale is milliseconds; buyers wait for it.
@@ -28,6 +28,12 @@ async def load_sales(pool: Pool) -> list[Sale]:
     async with _reading(pool) as connection:
         rows = await fetch_sale_rows(connection, rows_max=SALES_LISTED_MAX)
     return [_sale(row, items) for row, items in rows]
+
+
+async def load_standings(pool: Pool) -> list[SaleStanding]:
+    """Every sale, newest first. Raises StoreUnavailable."""
+    async with _reading(pool) as connection:
+        return await fetch_standings(connection)
 
 
 async def read_sale(connection: Connection, sale_id: str) -> Sale | None:

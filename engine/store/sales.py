@@ -95,6 +95,24 @@ async def fetch_sale_rows(
     return [(row, row["items"] or []) for row in rows]
 
 
+class SaleStanding(NamedTuple):
+    """Where a sale stands, for those who go through all of them."""
+
+    sale_id: str
+    launched: bool
+    fenced: bool
+
+
+async def fetch_standings(connection: Connection) -> list[SaleStanding]:
+    """Every sale there is, newest window first. Small rows, so there is no bound on them."""
+    rows = await connection.fetch(
+        """
+        SELECT sale_id, launched, fenced IS NOT NULL FROM sales ORDER BY opens_at DESC, sale_id
+        """
+    )
+    return [SaleStanding(*row) for row in rows]
+
+
 async def fetch_revisions(connection: Connection) -> list[Row]:
     """What Redis should know of every sale that is not fenced: sale_id, epoch, revision, launched."""
     rows: list[Row] = await connection.fetch(

@@ -1,21 +1,27 @@
 """The drainer against real Valkey and real Postgres."""
 
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
 from engine.clock import ManualClock, SystemClock
 from engine.connections import connect_redis_blocking
 from engine.drainer import Drainer
+from engine.errors import StoreUnavailable
+from engine.gauges import Gauges
 from engine.inventory import Inventory
 from engine.keys import DRAIN_GROUP, shard_keys
+from engine.reconciler import check
 from engine.sales import SaleDirectory
 from engine.servers import EmbeddedValkey
 from engine.store import orders as order_store
 from engine.store.database import Connection, Pool, connect
 from tests.support.sales import make_inventory, open_sale, reserve_for
+from tests.support.truth import opened_engine
 
 MakeDrainer = Callable[..., Drainer]
 
@@ -32,12 +38,18 @@ async def make_drainer(
     client = connect_redis_blocking(valkey.url)
     made: list[Drainer] = []
 
-    def make(consumer: str = "worker-0", *, attempts_max: int = 3, idle: float = 60) -> Drainer:
+    def make(
+        consumer: str = "worker-0",
+        *,
+        attempts_max: int = 3,
+        idle: float = 60,
+        clock: ManualClock | None = None,
+    ) -> Drainer:
         drainer = Drainer(
             client,
             lambda: connect(postgres_url),
             SaleDirectory(pool, SystemClock()),
-            ManualClock(),
+            clock or ManualClock(),
             consumer=consumer,
             batch_max=100,
             attempts_max=attempts_max,
@@ -244,3 +256,91 @@ async def test_stream_position_moves_forward_only(
 
 def test_stream_ids_are_ordered_as_numbers() -> None:
     assert order_store.newest_of(["12-9", "12-10", "9-99"]) == "12-10"
+
+
+async def test_stuck_sale_holds_no_other_up_and_is_drained_when_it_is_free(
+    pool: Pool,
+    inventory: Inventory,
+    make_drainer: MakeDrainer,
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.drainer.LOCK_SECONDS_MAX", 0.02)
+    stuck = await open_sale(pool, inventory, "demo")
+    other = await open_sale(pool, inventory, "other", opens_in=-120)
+    await reserve_for(inventory, stuck, ["ann"])
+    await reserve_for(inventory, other, ["bob"])
+    clock = ManualClock()
+    drainer = make_drainer(clock=clock)
+    holder = await connect(postgres_url)
+    async with holder.transaction():  # Somebody's forgotten transaction.
+        await holder.execute("SELECT FROM sale_items WHERE sale_id = 'demo' FOR UPDATE")
+        with pytest.raises(StoreUnavailable, match="lock timeout"):
+            await drainer.drain_once(block_ms=1)
+        assert await pool.fetchval("SELECT count(*) FROM orders WHERE sale_id = 'other'") == 1
+        await reserve_for(inventory, other, ["cid"])
+        assert await drain_all(drainer) == 1  # The stuck one rests: nothing is raised.
+    await holder.close()
+    clock.advance(seconds=1)
+    assert await drain_all(drainer) == 1
+    assert await pool.fetchval("SELECT count(*) FROM orders WHERE sale_id = 'demo'") == 1
+
+
+async def test_statement_undone_by_a_deadlock_is_tried_again(
+    pool: Pool,
+    redis: Redis,
+    inventory: Inventory,
+    make_drainer: MakeDrainer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sale = await open_sale(pool, inventory)
+    await reserve_for(inventory, sale, ["ann"])
+    undone = [asyncpg.DeadlockDetectedError("deadlock"), asyncpg.SerializationError("conflict")]
+
+    async def store(*args: Any) -> int:
+        if undone:
+            raise undone.pop()
+        return await order_store.store_orders(*args)
+
+    monkeypatch.setattr("engine.drainer.store_orders", store)
+    assert await make_drainer().drain_once(block_ms=1) == 1
+    assert not undone
+    assert (await counters(pool))[0] == 1
+
+
+async def test_oldest_of_more_sales_than_are_listed_is_drained_and_checked(
+    inventory: Inventory,
+    make_drainer: MakeDrainer,
+    valkey: EmbeddedValkey,
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.sales.rows.SALES_LISTED_MAX", 2)
+    monkeypatch.setattr("engine.drainer.STREAMS_MAX", 2)
+    names = [f"sale-{number}" for number in range(5)]
+    async with opened_engine(valkey, postgres_url) as engine:
+        for age, name in enumerate(names):
+            sale = await open_sale(engine.pool, inventory, name, opens_in=-60 * (age + 1))
+            await reserve_for(inventory, sale, ["ann"])
+        assert await Gauges(engine).measure_once() == 0
+        assert REGISTRY.get_sample_value("doorbuster_stream_entries") == 5
+        assert await drain_all(make_drainer()) == 5
+        stored = await engine.pool.fetch("SELECT sale_id FROM orders ORDER BY sale_id")
+        assert [row["sale_id"] for row in stored] == names
+        checked: list[int | None] = []
+        await check(engine, progress=lambda stage, done, total: checked.append(total))
+        assert 5 in checked
+
+
+async def test_backlog_after_a_trickle_is_read_in_small_parts(
+    pool: Pool, redis: Redis, inventory: Inventory, make_drainer: MakeDrainer
+) -> None:
+    sale = await open_sale(pool, inventory, stock={"phone-black": 10_000})
+    drainer = make_drainer()
+    for number in range(5):
+        await reserve_for(inventory, sale, [f"early-{number}"])
+        assert await drainer.drain_once(block_ms=1) == 1
+    for number in range(40):
+        await reserve_for(inventory, sale, [f"late-{number}-{n}" for n in range(50)])
+    assert await drainer.drain_once(block_ms=1) == 16
+    assert await drainer.drain_once(block_ms=1) == 2  # 50 each: one statement of 100.
