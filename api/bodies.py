@@ -85,6 +85,17 @@ class BodyReader:
         require_json(request.headers)
         return decode(body, decoder)
 
+    async def none(self, request: web.BaseRequest) -> None:
+        """For calls that take no body: an empty one or `{}` will do, anything else is a Refusal."""
+        await self.optional_json(request, _no_decoder, NoBody())
+
+
+class NoBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing to say."""
+
+
+_no_decoder: Final = msgspec.json.Decoder(NoBody)
+
 
 def require_json(headers: Mapping[str, str]) -> None:
     if not is_json(headers.get("Content-Type")):

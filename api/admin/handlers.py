@@ -27,10 +27,6 @@ DOCUMENT_BYTES_MAX: Final = 1_048_576  # 1000 SKUs with names in a few languages
 OperatorHandler = Callable[[Front, web.Request, str], Awaitable[Answer]]
 
 
-class NoBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of pause, resume and close: none, or an empty object."""
-
-
 class OpenBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of open; `now` moves a later start of the window to this moment."""
 
@@ -63,7 +59,6 @@ class PageEnd(msgspec.Struct, frozen=True, array_like=True):
 
 
 _end_decoder: Final = msgspec.json.Decoder(PageEnd)
-_no_decoder: Final = msgspec.json.Decoder(NoBody)
 _open_decoder: Final = msgspec.json.Decoder(OpenBody)
 _extend_decoder: Final = msgspec.json.Decoder(ExtendBody)
 _restock_decoder: Final = msgspec.json.Decoder(RestockBody)
@@ -136,7 +131,7 @@ async def restock_sale(front: Front, request: web.Request, actor: str) -> Answer
 
 
 async def refund_payment(front: Front, request: web.Request, actor: str) -> Answer:
-    return await refund(front, request.match_info["payment"], actor)
+    return await refund(front, request, request.match_info["payment"], actor)
 
 
 async def show_audit(front: Front, request: web.Request, _actor: str) -> Answer:
@@ -154,7 +149,7 @@ async def show_audit(front: Front, request: web.Request, _actor: str) -> Answer:
 
 
 async def _sale_without_body(front: Front, request: web.Request) -> str:
-    await front.bodies.optional_json(request, _no_decoder, NoBody())
+    await front.bodies.none(request)
     return request.match_info["sale"]
 
 

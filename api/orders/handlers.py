@@ -46,6 +46,7 @@ async def show_order(front: Front, request: web.Request) -> Answer:
 async def cancel_order(front: Front, request: web.Request) -> Answer:
     identity = front.caller(request)
     sale_id, reservation_id = order_ids(request, "order")
+    await front.bodies.none(request)
     await front.engine.orders.cancel(sale_id, reservation_id, identity.user_id)
     order = await OrderBook(front.engine.pool).find(sale_id, reservation_id)
     if order is None:

@@ -13,7 +13,7 @@ from api.reservations.decision import check_key
 from api.routing import Route
 from api.tokens import Identity, Role
 from engine.errors import UnknownReservation
-from engine.model import ReservationState
+from engine.model import Money, ReservationState
 
 PROVIDER_DEFAULT: Final = "sandbox"
 
@@ -25,7 +25,14 @@ class PayBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     options: dict[str, Any] = {}
 
 
+class RefundBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be refunded; nothing said means the whole payment."""
+
+    amount: Money | None = None
+
+
 _decoder: Final = msgspec.json.Decoder(PayBody)
+_refund_decoder: Final = msgspec.json.Decoder(RefundBody)
 
 
 async def start_payment(front: Front, request: web.Request) -> Answer:
@@ -55,10 +62,16 @@ async def ask_refund(front: Front, request: web.Request) -> Answer:
     """For the buyer and for operators. 202: the provider is asked by the worker."""
     identity = front.caller(request)
     payment = await _visible(front, request, identity)
-    return await refund(front, payment.payment_id, identity.user_id)
+    return await refund(front, request, payment.payment_id, identity.user_id)
 
 
-async def refund(front: Front, payment_id: str, actor: str) -> Answer:
+async def refund(front: Front, request: web.Request, payment_id: str, actor: str) -> Answer:
+    """A body may name the amount, to be safe; it must be the whole of it."""
+    body = await front.bodies.optional_json(request, _refund_decoder, RefundBody())
+    if body.amount is not None:
+        payment = await _find(front, payment_id)
+        if body.amount != Money(payment.amount_minor, payment.currency):
+            raise Refusal(Code.INVALID_REQUEST, "amount: only the whole payment can be refunded.")
     await front.engine.payments.request_refund(payment_id, actor)
     return personal(payment_body(await _find(front, payment_id)), 202)
 

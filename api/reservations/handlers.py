@@ -72,6 +72,7 @@ async def show_reservation(front: Front, request: web.Request) -> Answer:
 async def release_reservation(front: Front, request: web.Request) -> Answer:
     identity = front.caller(request)
     sale_id, reservation_id = order_ids(request, "reservation")
+    await front.bodies.none(request)
     engine = front.engine
     await engine.orders.cancel(sale_id, reservation_id, identity.user_id)
     order = await OrderBook(engine.pool).find(sale_id, reservation_id)

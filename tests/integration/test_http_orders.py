@@ -199,6 +199,32 @@ async def test_refunds_are_asked_for_by_the_buyer_or_an_operator(served: Served)
     assert (await served.operate("/payments/pay_x/refunds")).code == "not_found"
 
 
+async def test_a_refund_of_a_part_is_refused_and_of_the_whole_is_not(served: Served) -> None:
+    path = f"/v1/payments/{await pay(served, await buy(served))}/refunds"
+    for body in (
+        {"amount": {"amount_minor": 100, "currency": "CNY"}},
+        {"amount": {"amount_minor": 129900, "currency": "USD"}},
+        {"amount": 129900},
+        {"part": "half"},
+    ):
+        reply = await served.post(path, user="u1", body=body)
+        assert (reply.status, reply.code) == (400, "invalid_request"), body
+    whole = {"amount": {"amount_minor": 129900, "currency": "CNY"}}
+    assert (await served.post(path, user="u1", body=whole)).json["status"] == "refunding"
+
+
+async def test_calls_without_a_body_refuse_one(served: Served) -> None:
+    order_id = await buy(served)
+    for method, path in (
+        ("POST", f"/v1/orders/{order_id}/cancel"),
+        ("DELETE", f"/v1/reservations/{order_id}"),
+    ):
+        reply = await served.call(method, path, user="u1", body={"but": "why"})
+        assert (reply.status, reply.code) == (400, "invalid_request"), path
+    shown = await served.get(f"/v1/orders/{order_id}", user="u1")
+    assert shown.json["status"] == "awaiting_payment"
+
+
 def event(event_id: str = "evt_1") -> bytes:
     charge = SandboxCharge("pay_1", "ch_1", ChargeStatus.CAPTURED, 129900, "CNY")
     return msgspec.json.encode(SandboxEvent(event_id, charge))
