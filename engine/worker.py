@@ -6,6 +6,7 @@ Each is supervised: one that crashes comes back, and none takes another down. De
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import chain
 from typing import Final, Protocol
 
 from redis.asyncio import Redis
@@ -31,7 +32,10 @@ logger = logging.getLogger(__name__)
 SYNC_SECONDS: Final = 1.0  # How soon Redis follows a change that it missed.
 WATCH_SECONDS: Final = 1.0  # How soon a Redis that lost data is noticed.
 GAUGE_SECONDS: Final = 2.0
-STOP_SECONDS_MAX: Final = 10.0  # For each loop to finish its pass, and for what is left to drain.
+# The loops stop in four stages; all of it together stays well below the minute after which a
+# supervisor kills: 4 × (8 + 1) + 8 s.
+STOP_SECONDS_MAX: Final = 8.0  # For each stage to finish its passes, and for what is left to drain.
+CUT_SECONDS_MAX: Final = 1.0  # For a loop that did not, to notice that it was cancelled.
 
 
 class Loop(Protocol):
@@ -82,7 +86,7 @@ class Supervised:
         if unfinished:
             logger.warning("%s did not stop in time.", self.name, extra={"action": "loop_cut"})
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=CUT_SECONDS_MAX)
 
 
 class Worker:
@@ -106,22 +110,23 @@ class Worker:
         )
         self.dispatcher = Dispatcher(engine.pool, engine.inventory, engine.directory)
         fence = Fence(engine.redis, engine.pool, engine.inventory, settings.durability)
-        # Producers before consumers: in this order they stop.
-        self._loops = [
-            Supervised("Sale sync", Periodic(engine.sales.sync, SYNC_SECONDS)),
-            Supervised("Fence watch", Periodic(fence.watch_once, WATCH_SECONDS)),
-            Supervised("Reaper", self.reaper),
-            Supervised("Drainer", self.drainer),
-            Supervised("Inbox", self.inbox),
-            Supervised("Payer", self.payer),
-            Supervised("Dispatcher", self.dispatcher),
-            Supervised("Gauges", Periodic(Gauges(engine).measure_once, GAUGE_SECONDS)),
+        # Producers before consumers: in this order they stop, those of a stage together.
+        self._stages = [
+            [
+                Supervised("Sale sync", Periodic(engine.sales.sync, SYNC_SECONDS)),
+                Supervised("Fence watch", Periodic(fence.watch_once, WATCH_SECONDS)),
+                Supervised("Gauges", Periodic(Gauges(engine).measure_once, GAUGE_SECONDS)),
+                Supervised("Reaper", self.reaper),
+            ],
+            [Supervised("Drainer", self.drainer)],
+            [Supervised("Inbox", self.inbox), Supervised("Payer", self.payer)],
+            [Supervised("Dispatcher", self.dispatcher)],
         ]
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Works until `stop`, then ends the loops in order and stores what is left in the streams."""
-        for loop in self._loops:
+        for loop in chain.from_iterable(self._stages):
             loop.start()
         await self._stopping.wait()
         await self._wind_down()
@@ -131,8 +136,8 @@ class Worker:
         self._stopping.set()
 
     async def _wind_down(self) -> None:
-        for loop in self._loops:
-            await loop.stop()
+        for stage in self._stages:
+            await asyncio.gather(*(loop.stop() for loop in stage))
         try:
             async with asyncio.timeout(STOP_SECONDS_MAX):
                 while await self.drainer.drain_once(block_ms=1):

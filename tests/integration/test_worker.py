@@ -7,9 +7,13 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
+from api.up import children
+from engine import worker as worker_module
 from engine.config import Settings
 from engine.core import Engine
 from engine.errors import StoreUnavailable
+from engine.payment.payer import Payer
+from engine.payment.webhooks import Inbox
 from engine.polling import supervise
 from engine.sales import Sale
 from engine.servers import EmbeddedValkey
@@ -98,6 +102,39 @@ async def test_stop_stores_what_is_reserved(engine: Engine) -> None:
     await worker.run()
     assert await engine.pool.fetchval("SELECT count(*) FROM orders") == 60
     assert await engine.redis.xlen("sale:{demo.0}:orders") == 0
+
+
+async def test_loops_of_a_stage_are_told_to_stop_together(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: set[type] = set()
+    all_told = asyncio.Event()
+
+    async def run(_: object) -> None:
+        await all_told.wait()
+
+    def stop(loop: object) -> None:
+        told.add(type(loop))
+        if told == {Inbox, Payer}:
+            all_told.set()
+
+    for loop in (Inbox, Payer):
+        monkeypatch.setattr(loop, "run", run)
+        monkeypatch.setattr(loop, "stop", stop)
+    monkeypatch.setattr(worker_module, "STOP_SECONDS_MAX", 1.0)
+    async with working(engine, ObedientProvider()):
+        pass
+    assert [
+        record for record in caplog.records if getattr(record, "action", "") == "loop_cut"
+    ] == []
+
+
+async def test_worker_has_stopped_before_its_supervisor_kills_it(engine: Engine) -> None:
+    worker = Worker(engine, {})
+    worker.stop()
+    await worker.run()
+    loops = len(worker._stages) * (worker_module.STOP_SECONDS_MAX + worker_module.CUT_SECONDS_MAX)
+    assert loops + worker_module.STOP_SECONDS_MAX < 45 < children.STOP_SECONDS_MAX
 
 
 async def test_crashed_loop_starts_again_and_stops_when_told(
