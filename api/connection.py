@@ -7,14 +7,16 @@ beyond "the request has arrived", which it is told through the request factory.
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-from aiohttp import StreamReader, web
+from aiohttp import StreamReader
 
 from api.answers import PROBLEM_JSON
 from api.problems import Code, problem
+from api.protocol import HttpConnection
 from engine import metrics
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ class ConnectionGuards:
 
     def __init__(
         self,
-        make_protocol: Callable[[], web.RequestHandler],
+        make_protocol: Callable[[], HttpConnection],
         clock: Callable[[], float],
         *,
         connections_max: int,
@@ -46,7 +48,7 @@ class ConnectionGuards:
         self._per_address_max = per_address_max
         self.request_seconds_max = request_seconds_max
         self.now = clock()  # As of the last sweep: exact enough to bound seconds.
-        self._guards: dict[web.RequestHandler, ConnectionGuard] = {}
+        self._guards: dict[HttpConnection, ConnectionGuard] = {}
         self._of_address: Counter[str] = Counter()
         self.empty = asyncio.Event()  # No connection is open.
         self.empty.set()
@@ -58,7 +60,7 @@ class ConnectionGuards:
     def __len__(self) -> int:
         return len(self._guards)
 
-    def headers_arrived(self, protocol: web.RequestHandler, payload: StreamReader) -> None:
+    def headers_arrived(self, protocol: HttpConnection, payload: StreamReader) -> None:
         """A request's headers are read; it has arrived once `payload` is at its end."""
         guard = self._guards.get(protocol)
         if guard is not None:
@@ -80,7 +82,7 @@ class ConnectionGuards:
             metrics.shed.labels("slow_connection").inc(len(late))
         return len(late)
 
-    def admit(self, guard: "ConnectionGuard", protocol: web.RequestHandler) -> bool:
+    def admit(self, guard: "ConnectionGuard", protocol: HttpConnection) -> bool:
         """Counts a new connection in; False if there are too many already."""
         if (
             len(self._guards) >= self._connections_max
@@ -93,7 +95,7 @@ class ConnectionGuards:
         self._of_address[guard.address] += 1
         return True
 
-    def leave(self, guard: "ConnectionGuard", protocol: web.RequestHandler) -> None:
+    def leave(self, guard: "ConnectionGuard", protocol: HttpConnection) -> None:
         if self._guards.pop(protocol, None) is None:
             return
         self._of_address[guard.address] -= 1
@@ -116,7 +118,7 @@ class ConnectionGuard(asyncio.Protocol):
         "payload",
     )
 
-    def __init__(self, guards: ConnectionGuards, inner: web.RequestHandler) -> None:
+    def __init__(self, guards: ConnectionGuards, inner: HttpConnection) -> None:
         self._guards = guards
         self._inner = inner
         self._transport: asyncio.Transport | None = None
@@ -169,8 +171,17 @@ class ConnectionGuard(asyncio.Protocol):
         seconds_max = self._guards.request_seconds_max
         if self._paused_at is not None and now - self._paused_at > seconds_max:
             return True
-        has_arrived = self.payload is not None and self.payload.is_eof()
-        return not has_arrived and now - self._waiting_since > seconds_max
+        body_is_awaited = self.payload is not None and not self.payload.is_eof()
+        if self._inner.is_working and not body_is_awaited:
+            # The client waits for us. A next request it has begun has its time afterwards.
+            self._waiting_since = now
+            return False
+        if now - self._waiting_since <= seconds_max:
+            return False
+        if self.payload is None or body_is_awaited:
+            return True
+        self._waiting_since = math.inf  # Asked once: until more bytes come it stays idle.
+        return self._inner.holds_part_of_a_request()
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -20,7 +20,7 @@ from aiohttp import http_parser, web
 from api.app import FRONT, make_app
 from api.connection import ConnectionGuards
 from api.counts import FLUSH_SECONDS
-from api.problems import Code, problem
+from api.protocol import HttpConnection, quiet
 from api.reservations.handlers import hot_sale_id, make_reservation
 from api.routing import Route, adapt
 from engine.config import Settings
@@ -38,31 +38,6 @@ STOP_SECONDS_MAX: Final = 30.0
 GC_THRESHOLDS: Final = (20_000, 10, 10)  # Some batches' worth of objects; Python's own is 700.
 
 HOT_ROUTE: Final = Route("POST", "/v1/sales/{sale}/reservations", make_reservation)
-
-# aiohttp reports every malformed request as an error with its traceback; the answer is enough.
-_quiet = logging.getLogger("aiohttp.quiet")
-_quiet.setLevel(logging.CRITICAL)
-
-
-class HttpConnection(web.RequestHandler):
-    """aiohttp's protocol with our words for requests that are not HTTP."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002  # It quotes the client; ours does not.
-    ) -> web.StreamResponse:
-        if status != 400:
-            logger.error("A request failed.", exc_info=exc, extra={"action": "internal_error"})
-        if request.writer.output_size > 0:
-            raise ConnectionError("Half an answer is sent already.")
-        code = Code.INVALID_REQUEST if status == 400 else Code.INTERNAL_ERROR
-        detail = "This is not a valid HTTP request." if status == 400 else ""
-        response = problem(code, detail).to_response("none")
-        response.force_close()
-        return response
 
 
 class HttpServer:
@@ -123,7 +98,7 @@ class HttpServer:
             loop=self._loop,
             keepalive_timeout=self._settings.keepalive_seconds,
             access_log=None,  # type: ignore[arg-type]  # None switches it off.
-            logger=_quiet,
+            logger=quiet,
             max_line_size=HEADER_LINE_BYTES_MAX,
             max_field_size=HEADER_LINE_BYTES_MAX,
             max_headers=HEADERS_MAX,

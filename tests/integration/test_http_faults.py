@@ -191,6 +191,63 @@ async def test_requests_that_dawdle_are_closed_wherever_they_stop(
             connection.writer.close()
 
 
+async def test_half_a_request_behind_a_whole_one_is_closed_too(
+    redis: Redis, valkey: EmbeddedValkey, postgres_url: str
+) -> None:
+    async with serve(valkey.url, postgres_url, request_seconds_max=0.3) as served:
+        whole = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        with_body = b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
+        idle = await served.raw()
+        idle.send(whole)
+        assert b" 200 " in await idle.answer()
+
+        async def is_closed_after(start: bytes) -> None:
+            async with await served.raw() as connection:
+                connection.send(whole + start)
+                assert b" 200 " in await connection.answer()
+                said = await connection.rest()
+                assert said == b"" or b" 405 " in said, "the 405 needs no body to be said"
+
+        starts = (b"G", b"GET /hea", whole[:-2], with_body, with_body + b"{")
+        await asyncio.gather(*(is_closed_after(start) for start in starts))
+        idle.send(whole + b"\r\n")
+        assert b" 200 " in await idle.answer(), "nothing was begun there"
+        idle.writer.close()
+
+
+async def test_a_request_sent_early_does_not_cost_the_answer_before_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guards: ConnectionGuards = served.server.guards
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    reserve = served.engine.inventory.reserve
+
+    async def slow(*args: object) -> object:
+        asked.set()
+        await go_on.wait()
+        return await reserve(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(served.engine.inventory, "reserve", slow)
+    body = b'{"items":[{"sku":"phone-black","quantity":1}]}'
+    request = (
+        f"POST /v1/sales/demo/reservations HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\n"
+        f"Authorization: Bearer {served.tokens.issue('u1')}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    async with await served.raw() as connection:
+        connection.send(request)
+        await asyncio.wait_for(asked.wait(), 5)
+        connection.send(request[:20])
+        await served.get("/healthz")  # The loop has read what was sent before.
+        later = guards.now + 10 * guards.request_seconds_max
+        monkeypatch.setattr(guards, "_clock", lambda: later)
+        assert guards.sweep_once() == 0
+        go_on.set()
+        assert b" 201 " in await connection.answer()
+        connection.send(request[20:])
+        assert b" 200 " in await connection.answer()
+
+
 async def test_a_trickle_of_bytes_does_not_buy_more_time(
     redis: Redis, valkey: EmbeddedValkey, postgres_url: str
 ) -> None:
