@@ -11,6 +11,7 @@ from aiohttp.typedefs import Middleware
 from api.answers import Answer
 from api.front import Front
 from api.paths import check_path
+from api.patience import reading
 from api.problems import Code, Refusal, problem, problem_of
 from api.written import WrittenAnswer, is_writable
 from engine.errors import DoorbusterError, Unavailable
@@ -39,7 +40,10 @@ class Route(NamedTuple):
 
 def add_routes(app: web.Application, front: Front, routes: tuple[Route, ...]) -> None:
     for route in routes:
-        call = adapt(front, route._replace(handler=_with_fit_path(route.handler)))
+        handler = _with_fit_path(route.handler)
+        if route.method == "GET" and not route.always:
+            handler = _within_time(handler)
+        call = adapt(front, route._replace(handler=handler))
         if route.method == "GET":
             app.router.add_get(route.path, call)  # and HEAD
         else:
@@ -50,6 +54,14 @@ def _with_fit_path(handler: Handler) -> Handler:
     async def call(front: Front, request: web.Request) -> Answer:
         check_path(request.match_info)
         return await handler(front, request)
+
+    return call
+
+
+def _within_time(handler: Handler) -> Handler:
+    async def call(front: Front, request: web.Request) -> Answer:
+        async with reading():
+            return await handler(front, request)
 
     return call
 

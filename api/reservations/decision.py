@@ -12,6 +12,7 @@ from multidict import istr
 
 from api.answers import PERSONAL, Answer, time_text
 from api.bodies import decode, is_json
+from api.patience import reading
 from api.problems import Code, FieldError, Refusal, invalid, problem, problem_of
 from engine.core import Engine
 from engine.errors import Overloaded, Unavailable
@@ -97,8 +98,7 @@ async def reserve(engine: Engine, call: ReserveCall) -> Answer:
     try:
         key = check_key(call.idempotency_key)
         items_text = wanted_items(call.content_type, call.body)
-        directory = engine.directory
-        sale = directory.peek(call.sale_id) or await directory.get(call.sale_id)
+        sale = engine.directory.peek(call.sale_id) or await _look_up(engine, call.sale_id)
         if sale is None:
             return problem(Code.UNKNOWN_SALE)
         reservation_id = make_reservation_id(call.sale_id, call.user_id, key)
@@ -114,6 +114,11 @@ async def reserve(engine: Engine, call: ReserveCall) -> Answer:
         return _accepted(call.sale_id, reply, items_text)
     assert isinstance(reply, Refused)
     return _refused(engine, sale, reply.outcome)
+
+
+async def _look_up(engine: Engine, sale_id: str) -> Sale | None:
+    async with reading():
+        return await engine.directory.get(sale_id)
 
 
 def check_key(key: str | None) -> str:

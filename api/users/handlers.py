@@ -7,6 +7,7 @@ from aiohttp import web
 
 from api.answers import Answer, personal, time_text
 from api.front import Front
+from api.patience import reading
 from api.problems import Code, Refusal
 from api.routing import Route
 from api.tokens import TOKEN_SECONDS, Role
@@ -64,7 +65,9 @@ async def register(front: Front, request: web.Request) -> Answer:
     front.admit_anonymous(request)
     body = await front.bodies.json(request, _register_decoder)
     users = Users(front.engine.pool)
-    if await users.by_email(body.email):
+    async with reading():
+        known = await users.by_email(body.email)
+    if known:
         raise Conflict("email_taken", "This e-mail is registered already.")
     password_hash = await front.passwords.hash(body.password)
     user = await users.add(front.engine.ids.new("usr"), body.email, password_hash, body.name)
@@ -74,7 +77,8 @@ async def register(front: Front, request: web.Request) -> Answer:
 async def log_in(front: Front, request: web.Request) -> Answer:
     front.admit_anonymous(request)
     body = await front.bodies.json(request, _login_decoder)
-    user = await Users(front.engine.pool).by_email(body.email)
+    async with reading():
+        user = await Users(front.engine.pool).by_email(body.email)
     matches = await front.passwords.verify(user.password_hash if user else None, body.password)
     if user is None or not matches:
         raise Refusal(Code.WRONG_CREDENTIALS)

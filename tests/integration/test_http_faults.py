@@ -25,6 +25,16 @@ async def served(redis: Redis, valkey: EmbeddedValkey, postgres_url: str) -> Asy
 
 
 @pytest.fixture
+async def hanging(served: Served, postgres_url: str) -> AsyncIterator[None]:
+    """Postgres takes calls and answers none that matter."""
+    connection = await connect(postgres_url)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE sales, orders, users IN ACCESS EXCLUSIVE MODE")
+        yield
+    await connection.close()
+
+
+@pytest.fixture
 def own_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="doorbuster-test-") as folder:
         yield Path(folder)
@@ -97,6 +107,24 @@ async def test_without_postgres_buyers_still_reserve_and_orders_wait(
             await until(answers, "orders again")
     finally:
         postgres.stop()
+
+
+@pytest.mark.usefixtures("hanging")
+async def test_reads_give_up_on_a_postgres_that_hangs(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.patience.READ_SECONDS_MAX", 0.2)
+    served.engine.directory.forget("demo")
+    login = {"email": "li@example.com", "password": "correct horse"}
+    async with asyncio.timeout(10):
+        replies = await asyncio.gather(
+            *(served.get("/v1/orders", user=f"u{number}") for number in range(20)),
+            served.get("/v1/sales"),
+            served.get("/v1/sales/demo"),
+            served.post("/v1/sessions", body=login),
+            served.reserve("u1"),
+        )
+    assert [(reply.status, reply.code) for reply in replies] == [(503, "unavailable")] * 24
 
 
 async def test_beyond_the_limit_requests_are_shed_and_probes_are_not(
