@@ -13,13 +13,14 @@ from msgspec import structs
 
 from engine.clock import Clock
 from engine.errors import Conflict, Invalid, RedisUnavailable, StaleEpoch, UnknownSale
-from engine.inventory import Inventory
+from engine.inventory import Inventory, StockSnapshot
 from engine.inventory.inventory import Counters
 from engine.model import UNITS_MAX, SaleState
 from engine.sales.document import SaleDocument
 from engine.sales.rows import load_sale, load_sales, load_standings
 from engine.sales.sale import Sale
 from engine.store.database import Connection, Pool, postgres_errors
+from engine.store.fences import fence_sale
 from engine.store.sales import (
     NewItem,
     Row,
@@ -202,10 +203,30 @@ class SaleControl:
         # is put up again, and one that is lost later is known to have been there.
         stock = {item.sku: Counters(item.units, 0, 0) for item in sale.items}
         shut = structs.replace(sale.settings, revision=0, state=SaleState.PAUSED)
-        await self._inventory.launch(sale.ref, shut, stock)
+        if await self._inventory.launch(sale.ref, shut, stock) == "EXISTS":
+            await self._check_own(sale)
         with postgres_errors():
             async with self._pool.acquire() as connection:
                 await mark_launched(connection, sale.sale_id)
+
+    async def _check_own(self, sale: Sale) -> None:
+        """Goes on only with a launch of this sale that was not finished, or that somebody finished."""
+        found = await self._inventory.snapshot(sale.sale_id)
+        if _is_unfinished_launch(sale, found) or (await self.get(sale.sale_id)).launched:
+            return
+        reason = "Redis holds another sale of this name; Postgres was made anew or set back"
+        async with self._transaction() as connection:
+            await mark_launched(connection, sale.sale_id)
+            await fence_sale(connection, sale.sale_id, sale.epoch, reason)
+        logger.critical(
+            "Sale %s is shut: %s. Run `doorbuster recover %s`.",
+            sale.sale_id,
+            reason,
+            sale.sale_id,
+            extra={"action": "sale_fenced", "sale_id": sale.sale_id, "reason": reason},
+        )
+        await self._inventory.fence(sale.ref)
+        raise StaleEpoch(f"Sale {sale.sale_id} is shut: {reason}.")
 
     async def _set_state(self, sale_id: str, actor: str, action: str, state: SaleState) -> Sale:
         async with self._locked(sale_id) as (connection, row):
@@ -297,6 +318,21 @@ def _lags(wanted: Row, config: dict[str, str]) -> bool:
     if config.get("epoch") != str(wanted["epoch"]) or config["state"] == SaleState.DRAINING:
         return False
     return bool(int(config["revision"]) < wanted["revision"])
+
+
+def _is_unfinished_launch(sale: Sale, found: StockSnapshot) -> bool:
+    """Whether Redis holds what `_launch` puts up first: nobody could have bought of it.
+
+    Its units may be fewer than the sale has now: it was restocked since.
+    """
+    units = {item.sku: item.units for item in sale.items}
+    return (
+        found.epoch == sale.epoch
+        and found.state is SaleState.PAUSED
+        and found.config["revision"] == "0"
+        and found.stock.keys() <= units.keys()
+        and all(counters.stocked <= units[sku] for sku, counters in found.stock.items())
+    )
 
 
 def _check_epoch(word: str, sale: Sale) -> None:

@@ -22,9 +22,12 @@ from engine.inventory import Inventory, StockSnapshot
 from engine.inventory.inventory import Counters
 from engine.keys import shard_keys
 from engine.model import Outcome, Refused, Reserved, SaleState
+from engine.recovery import recover
 from engine.sales import LiveStock, SaleControl, SaleDirectory, SalePhase, parse_sale_document
+from engine.servers import EmbeddedValkey
 from engine.store.database import Pool, open_pool
 from tests.support.sales import make_inventory, open_sale, reserve_for, sale_document
+from tests.support.truth import opened_engine
 
 KEYS = shard_keys("demo")
 
@@ -258,17 +261,6 @@ async def test_lost_sale_is_never_put_up_a_second_time(
     assert await redis.keys() == []
 
 
-async def test_launch_that_was_cut_off_goes_on(
-    control: SaleControl, pool: Pool, inventory: Inventory
-) -> None:
-    sale = await open_sale(pool, inventory)
-    await pool.execute("UPDATE sales SET launched = false")
-    await reserve_for(inventory, sale, ["a"])
-    assert await control.sync() == 1
-    assert (await control.get("demo")).launched
-    assert (await inventory.snapshot("demo")).stock == {"phone-black": Counters(99, 1, 0)}
-
-
 async def test_list_names_the_newest_window_first(
     control: SaleControl, pool: Pool, inventory: Inventory
 ) -> None:
@@ -290,6 +282,51 @@ async def test_phase_follows_the_window_the_state_and_the_fence(
     assert replace(sale, state=SaleState.CLOSED).phase(inside) is SalePhase.CLOSED
     assert replace(sale, fenced="lost").phase(inside) is SalePhase.RECOVERING
     assert sale.phase(inside, fenced_in_redis=True) is SalePhase.RECOVERING
+
+
+async def test_stock_of_an_earlier_sale_of_the_same_name_is_never_sold_again(
+    valkey: EmbeddedValkey, redis: Redis, postgres_url: str
+) -> None:
+    async with opened_engine(valkey, postgres_url) as engine:
+        before = await open_sale(engine.pool, engine.inventory, stock={"phone-black": 2})
+        await reserve_for(engine.inventory, before, ["ann"])
+        async with engine.pool.acquire() as connection:  # Postgres is made anew; Redis is kept.
+            await connection.execute("SET session_replication_role = replica")
+            await connection.execute(
+                "DELETE FROM ledger; DELETE FROM sale_items; DELETE FROM sales"
+            )
+            await connection.execute("RESET session_replication_role")
+
+        with pytest.raises(StaleEpoch, match="once the sale is recovered"):
+            await open_sale(engine.pool, engine.inventory, stock={"phone-black": 2})
+
+        sale = await engine.sales.get("demo")
+        assert sale.fenced is not None
+        assert "Redis holds another sale of this name" in sale.fenced
+        assert await reserve_for(engine.inventory, sale, ["bob"]) == [Refused(Outcome.STALE_EPOCH)]
+        await recover(engine, "demo")
+        sale = await engine.sales.get("demo")
+        answers = await reserve_for(engine.inventory, sale, ["bob", "cid"])
+        assert isinstance(answers[0], Reserved)
+        assert answers[1] == Refused(Outcome.ALL_RESERVED)  # Ann has kept hers.
+
+
+@pytest.mark.parametrize("restocked", [0, 3])
+async def test_launch_that_was_cut_off_goes_on(
+    control: SaleControl, pool: Pool, inventory: Inventory, redis: Redis, restocked: int
+) -> None:
+    sale = await open_sale(pool, inventory, stock={"phone-black": 2})
+    await redis.hset(KEYS.config, mapping={"revision": 0, "state": "paused"})
+    await pool.execute("UPDATE sales SET launched = false")
+    await pool.execute("UPDATE sale_items SET stocked = stocked + $1", restocked)
+    assert await control.sync() == 1
+    finished = await control.get("demo")
+    assert finished.launched
+    assert finished.fenced is None
+    assert (await inventory.snapshot("demo")).stock == {
+        "phone-black": Counters(2 + restocked, 0, 0)
+    }
+    assert isinstance((await reserve_for(inventory, sale, ["ann"]))[0], Reserved)
 
 
 async def test_directory_is_at_most_a_second_behind(
