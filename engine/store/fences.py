@@ -89,7 +89,8 @@ async def trust_server(connection: Connection, run_id: str) -> None:
     await connection.execute(
         """
         INSERT INTO redis_servers (run_id) VALUES ($1)
-        ON CONFLICT (run_id) DO UPDATE SET trusted_at = now(), stopped_at = NULL
+        ON CONFLICT (run_id) DO UPDATE
+            SET trusted_at = now(), trusted_number = DEFAULT, stopped_at = NULL
         """,
         run_id,
     )
@@ -116,7 +117,7 @@ async def server_standing(connection: Connection, run_id: str) -> ServerStanding
         SELECT known IS NOT NULL AS known, coalesce(known, follows, false) AS trusted FROM (
             SELECT (SELECT stopped_at IS NULL FROM redis_servers WHERE run_id = $1) AS known,
                    (SELECT stopped_at IS NOT NULL FROM redis_servers
-                    ORDER BY trusted_at DESC LIMIT 1) AS follows) AS record
+                    ORDER BY trusted_number DESC LIMIT 1) AS follows) AS record
         """,
         run_id,
     )

@@ -10,6 +10,8 @@ from engine.store.database import Connection, postgres_errors
 
 LOCK_KEY: Final = 0x64_6F_6F_72  # "door": two processes that upgrade at once take turns.
 
+SECONDS_MAX: Final = 7 * 86_400.0  # Large tables take their time; asyncpg knows no "without end".
+
 HISTORY: Final = """
 CREATE TABLE IF NOT EXISTS schema_history (
     version    integer PRIMARY KEY,
@@ -57,13 +59,14 @@ def migrations() -> list[Migration]:
 async def upgrade(connection: Connection) -> list[Migration]:
     """Applies what is missing, each in a transaction of its own. Returns what was applied."""
     with postgres_errors():
-        await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)
+        # However long another process upgrades, and however long a migration of large tables takes.
+        await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY, timeout=SECONDS_MAX)
         try:
             await connection.execute(HISTORY)
             missing = await pending(connection)
             for migration in missing:
                 async with connection.transaction():
-                    await connection.execute(migration.sql)
+                    await connection.execute(migration.sql, timeout=SECONDS_MAX)
                     await connection.execute(
                         "INSERT INTO schema_history (version, name, checksum) VALUES ($1, $2, $3)",
                         migration.version,

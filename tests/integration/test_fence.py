@@ -12,6 +12,8 @@ from engine.fence import Fence
 from engine.keys import shard_keys
 from engine.model import Outcome, Refused, SaleState
 from engine.servers import EmbeddedValkey
+from engine.store.database import Pool
+from engine.store.fences import mark_server_stopped, server_standing, trust_server
 from tests.support.sales import open_sale, reserve_for
 from tests.support.truth import drain, opened_engine, ran_sale
 
@@ -132,3 +134,15 @@ async def test_first_server_of_an_empty_engine_is_believed(engine: Engine) -> No
     await open_sale(engine.pool, engine.inventory)
     await drain(engine)
     assert await balanced.watch_once() == 0
+
+
+async def test_crashed_server_is_not_believed_though_the_clock_was_set_back(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        await trust_server(connection, "first")
+        await trust_server(connection, "second")
+        await trust_server(connection, "first")
+        await mark_server_stopped(connection, "first")
+        assert (await server_standing(connection, "next")).trusted
+        await connection.execute("UPDATE redis_servers SET trusted_at = now() + interval '1 hour'")
+        await trust_server(connection, "crashed")
+        assert not (await server_standing(connection, "next")).trusted
