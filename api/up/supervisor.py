@@ -264,6 +264,11 @@ class Supervisor:
             watched.process.stop()
             self._say(f"{watched.name} stopped.")
 
+    def _stop_cleanly(self, valkey: Watched[EmbeddedValkey]) -> bool:
+        clean = valkey.process.stop()
+        self._say(f"{valkey.name} {'stopped' if clean else 'did not stop cleanly'}.")
+        return clean
+
     def _stop_valkey(self) -> None:
         if self._valkey is None or not self._valkey.process.alive():
             return
@@ -272,9 +277,9 @@ class Supervisor:
             return
         try:
             run_id = asyncio.run(redis_run_id(self._settings))
-            self._stop_one(self._valkey)
             # Noted after the stop: a server that is killed in between must not look stopped.
-            asyncio.run(note_clean_stop(self._settings, run_id))
+            if self._stop_cleanly(self._valkey):
+                asyncio.run(note_clean_stop(self._settings, run_id))
         except DoorbusterError as error:
             self._stop_one(self._valkey)
             self._say(f"The clean stop of Valkey could not be noted: {error}")

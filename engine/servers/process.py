@@ -106,17 +106,21 @@ class ServerProcess:
                 raise ServerFailed(f"{self.name} did not answer within {START_SECONDS_MAX:.0f} s.")
             time.sleep(POLL_SECONDS)
 
-    def stop(self) -> None:
-        """Asks the process to stop, waits, and kills it if it will not. Idempotent."""
+    def stop(self) -> bool:
+        """Asks the process to stop, waits, and kills it if it will not. Idempotent.
+
+        Returns whether it ran until now and ended by itself, without an error, when asked.
+        """
         process, self._process = self._process, None
         if process is None or process.poll() is not None:
-            return
+            return False
         process.send_signal(self._stop_signal)
         try:
-            process.wait(STOP_SECONDS_MAX)
+            return process.wait(STOP_SECONDS_MAX) == 0
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+            return False
 
     def _last_words(self) -> str:
         lines = self._log_path.read_text(errors="replace").strip().splitlines()

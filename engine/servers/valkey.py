@@ -50,9 +50,9 @@ class EmbeddedValkey:
         wait_for_predecessor(self._pid_path, "valkey")
         self._process.start(self._answers)
 
-    def stop(self) -> None:
-        """Stops Valkey with everything on disk. Idempotent."""
-        self._process.stop()
+    def stop(self) -> bool:
+        """Stops Valkey. Returns whether everything is on disk: it was not killed. Idempotent."""
+        return self._process.stop()
 
     def _command(self, durability: Durability) -> list[str]:
         options = {
