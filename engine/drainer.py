@@ -35,7 +35,7 @@ from ext.records import split_batch
 
 logger = logging.getLogger(__name__)
 
-BLOCK_MS: Final = 100  # How long a read waits; bounds how late a stop or a new sale is noticed.
+BLOCK_MS: Final = 100  # How long a read waits; bounds how late a stop is noticed.
 ENTRIES_FIRST: Final = 16  # Per read and sale, before anything is known of their size.
 ENTRIES_MAX: Final = 512  # Per read and sale: bounds memory when large entries follow small ones.
 STREAMS_MAX: Final = 64  # Per read: with more sales they take turns.
@@ -43,7 +43,7 @@ LOCK_SECONDS_MAX: Final = 5.0  # For a row that somebody else holds: other sales
 ROLLBACKS_MAX: Final = 5  # Tries of a statement that others' transactions made Postgres undo.
 REST_SECONDS: Final = 1.0  # How long a sale that failed is left alone first; it doubles up to …
 REST_SECONDS_MAX: Final = 30.0
-SALES_SECONDS: Final = 1.0  # How often the list of sales is looked at again.
+SALES_SECONDS: Final = 0.25  # How soon the first orders of a new sale are stored.
 CLAIM_SECONDS: Final = 5.0  # How often dead consumers' entries are looked for.
 
 
@@ -154,7 +154,10 @@ class Drainer:
     async def _look_for_sales(self) -> list[str]:
         now = self._clock.monotonic()
         if now - self._sales_looked_at >= SALES_SECONDS:
-            self._sales = await self._streams.present(await self._directory.launched())
+            launched = await self._directory.launched()
+            # Only new ones are asked for: a stream that goes away says so when it is read.
+            new = await self._streams.present(sorted(set(launched) - set(self._sales)))
+            self._sales = self._sales + new
             self._sales_looked_at = now
         self._end_rests(now)
         return [sale_id for sale_id in self._sales if not self._rests_now(sale_id)]
