@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "rush": "api.cli.rush",
     "check": "api.cli.check",
     "recover": "api.cli.recover",
+    "letters": "api.cli.letters",
     "db": "api.cli.db",
     "serve": "api.cli.serve",
     "work": "api.cli.work",

@@ -21,6 +21,7 @@ MESSAGE_SECONDS_MAX: Final = 60.0  # How late an outbox message may be taken.
 OVERDUE_SECONDS_MAX: Final = 90.0  # The reaper's grace for open payments, and a minute.
 WEBHOOK_SECONDS_MAX: Final = 60.0  # From its receipt to its effect.
 REFUND_SECONDS_MAX: Final = 60.0  # Since it was decided, without a message that carries it out.
+SEE_LETTERS: Final = "see `doorbuster letters list`"
 
 
 async def check_queues(engine: Engine, connection: Connection, sale_ids: Sequence[str]) -> Evidence:
@@ -33,7 +34,7 @@ async def check_queues(engine: Engine, connection: Connection, sale_ids: Sequenc
     dead = await dead_letters(connection, "stream", sale_ids)
     evidence.count(8, "stream entries given up", dead)
     if dead:
-        evidence.blame(8, f"{dead} stream entries never became orders", times=dead)
+        evidence.blame(8, f"{dead} stream entries never became orders: {SEE_LETTERS}", times=dead)
     return evidence
 
 
@@ -57,7 +58,7 @@ async def _check_inbox(connection: Connection, evidence: Evidence) -> None:
     if inbox["oldest_seconds"] > WEBHOOK_SECONDS_MAX:
         evidence.blame(7, f"one waits for {inbox['oldest_seconds']} s")
     if inbox["dead"]:
-        evidence.blame(7, f"{inbox['dead']} were given up", times=inbox["dead"])
+        evidence.blame(7, f"{inbox['dead']} were given up: {SEE_LETTERS}", times=inbox["dead"])
 
 
 async def _check_outbox(
@@ -70,7 +71,7 @@ async def _check_outbox(
     if figures["overdue_seconds"] > OVERDUE_SECONDS_MAX:
         evidence.blame(9, f"an unpaid order is {figures['overdue_seconds']} s overdue")
     if dead := await dead_letters(connection, "outbox", sale_ids):
-        evidence.blame(9, f"{dead} outbox messages were given up", times=dead)
+        evidence.blame(9, f"{dead} outbox messages were given up: {SEE_LETTERS}", times=dead)
 
 
 async def _check_stream(engine: Engine, sale_id: str, evidence: Evidence) -> None:

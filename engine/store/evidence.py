@@ -184,7 +184,8 @@ async def inbox_figures(connection: Connection) -> Row:
         SELECT (SELECT count(*) FROM webhook_inbox) AS webhooks,
                count(*) AS waiting,
                coalesce(extract(epoch FROM now() - min(received_at)), 0)::bigint AS oldest_seconds,
-               (SELECT count(*) FROM dead_letters WHERE source = 'webhook') AS dead
+               (SELECT count(*) FROM dead_letters
+                WHERE source = 'webhook' AND dismissed_at IS NULL) AS dead
         FROM webhook_inbox WHERE handled_at IS NULL
         """,
         timeout=SECONDS_MAX,
@@ -193,12 +194,13 @@ async def inbox_figures(connection: Connection) -> Row:
 
 
 async def dead_letters(connection: Connection, source: str, sale_ids: Sequence[str]) -> int:
-    """Dead letters of a source that concern these sales."""
+    """Dead letters of a source that concern these sales and that nobody has dealt with."""
     return int(
         await connection.fetchval(
             """
             SELECT count(*) FROM dead_letters
-            WHERE source = $1 AND (sale_id IS NULL OR sale_id = ANY ($2::text[]))
+            WHERE source = $1 AND dismissed_at IS NULL
+              AND (sale_id IS NULL OR sale_id = ANY ($2::text[]))
             """,
             source,
             list(sale_ids),
