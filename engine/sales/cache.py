@@ -113,8 +113,13 @@ class ShortMemory(Generic[Value]):
     def _keep(self, key: str, kept: Kept[Value]) -> None:
         self._kept.pop(key, None)
         while len(self._kept) >= self._keys_max:
-            del self._kept[next(iter(self._kept))]  # The one loaded longest ago.
+            del self._kept[self._least_needed()]
         self._kept[key] = kept
+
+    def _least_needed(self) -> str:
+        """A key that leads nowhere, so that guessed names evict no real one; else the oldest."""
+        empty = (key for key, kept in self._kept.items() if kept.value is None)
+        return next(empty, None) or next(iter(self._kept))
 
     def _finish(self, key: str, task: asyncio.Task[Value]) -> None:
         load = self._loading.get(key)
