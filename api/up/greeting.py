@@ -33,7 +33,8 @@ def demo_greeting(url: str, tokens: Tokens, buyer: str) -> str:
 operator token (24 h):
 {operator_token}
 
-look at the sale, reserve a phone as {buyer}, see what became of it:
+look at the sale, reserve a phone as {buyer}, see what became of it
+(orders of the demo sale are paid by themselves, a moment later):
 curl -s {url}/v1/sales/{SALE_ID}
 curl -s {url}/v1/sales/{SALE_ID}/reservations {bearer} -H 'Idempotency-Key: {KEY}' -H 'Content-Type: application/json' -d '{body}'
 curl -s {url}/v1/reservations/{reservation} {bearer}
