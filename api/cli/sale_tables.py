@@ -1,7 +1,7 @@
 """Shows sales as tables on a terminal."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from rich.console import Group
 from rich.table import Table
@@ -23,10 +23,8 @@ MINOR_DIGITS = {
 def table_of(sales: Sequence[tuple[Sale, StockSnapshot | None]], now_ms: int) -> Table:
     """One line per sale."""
     table = Table(box=None, pad_edge=False)
-    for title in ("sale", "state"):
+    for title in ("sale", "state", "opens", "closes"):
         table.add_column(title, no_wrap=True, overflow="ignore")
-    for title in ("opens", "closes"):
-        table.add_column(title)
     for title in ("SKUs", "stocked", "available", "reserved", "sold"):
         table.add_column(title, justify="right")
     for sale, snapshot in sales:
@@ -100,4 +98,4 @@ def _counts(counters: Sequence[Counters] | None) -> tuple[str, str, str]:
 
 
 def _time(time: datetime) -> str:
-    return time.astimezone().isoformat(sep=" ", timespec="minutes")
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}Z"

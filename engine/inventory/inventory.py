@@ -6,6 +6,7 @@ from typing import Final, NamedTuple, cast
 import msgspec
 from redis.asyncio import Redis
 
+from engine import metrics
 from engine.clock import Clock
 from engine.connections import redis_errors
 from engine.errors import Overloaded
@@ -123,6 +124,7 @@ class Inventory:
         for request in requests:
             args += (request.user_id, request.reservation_id, request.items_text)
         keys = shard_keys(sale.sale_id)
+        metrics.batch_size.observe(len(requests))
         with redis_errors():
             until_s, *replies = await self._scripts["reserve"].run(self._redis, [*keys], args)
         until_ms = int(until_s) * 1000
