@@ -45,6 +45,7 @@ UNITS: Final = 1_000_000_000
 PATH: Final = "/v1/sales/bench/reservations"
 BODY: Final = b'{"items":[{"sku":"phone-black","quantity":1}]}'
 WARM_SECONDS: Final = 2
+YARDSTICK_SECONDS: Final = 5
 
 # wrk builds its requests once, in init: otherwise wrk becomes the limit.
 WRK_SCRIPT: Final = """
@@ -118,10 +119,33 @@ def measure(
         before, began = usage(settings, front.pid, valkey.pid), time.monotonic()
         said = load(folder, port, connections, seconds, "measured")
         elapsed = time.monotonic() - began
-        report(before, usage(settings, front.pid, valkey.pid), elapsed, connections, said)
+        after = usage(settings, front.pid, valkey.pid)
     finally:
         front.send_signal(signal.SIGTERM)
         front.wait(60)
+    front_us = report(before, after, elapsed, connections, said)
+    if shutil.which("wrk"):
+        for kind, rest in (("bare", []), ("naive", [valkey.url, SECRET])):
+            other_us = yardstick(folder, kind, rest, connections)
+            print(f"{kind:<6} {other_us:6.1f} µs CPU per request, {other_us / front_us:.2f} × ours")
+
+
+def yardstick(folder: Path, kind: str, rest: list[str], connections: int) -> float:
+    """CPU µs per request of another server (yardsticks.py) under the same load."""
+    port = free_port()
+    program = Path(__file__).with_name("yardsticks.py")
+    server = subprocess.Popen([sys.executable, str(program), kind, str(port), *rest])
+    try:
+        wait_for(port)
+        wrk(folder, port, connections, WARM_SECONDS, f"{kind}-warm")
+        before = cpu_seconds(server.pid)
+        said = wrk(folder, port, connections, YARDSTICK_SECONDS, kind)
+        asked = re.search(r"(\d+) requests, 0 refused", said)
+        assert asked is not None, said
+        return (cpu_seconds(server.pid) - before) / int(asked[1]) * 1e6
+    finally:
+        server.terminate()
+        server.wait(60)
 
 
 async def prepare(settings: Settings) -> None:
@@ -234,7 +258,8 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def report(before: Usage, after: Usage, elapsed: float, connections: int, said: str) -> None:
+def report(before: Usage, after: Usage, elapsed: float, connections: int, said: str) -> float:
+    """Prints what was measured; returns the front's CPU µs per accepted reservation."""
     made = after.reservations - before.reservations
     front_us = (after.front_s - before.front_s) / made * 1e6
     redis_us = (after.redis_s - before.redis_s) / made * 1e6
@@ -242,6 +267,7 @@ def report(before: Usage, after: Usage, elapsed: float, connections: int, said: 
     print(f"front  {front_us:6.1f} µs CPU per accepted reservation")
     print(f"redis  {redis_us:6.1f} µs CPU per accepted reservation, fsync included")
     print(f"rate   {made / elapsed:6.0f} accepted reservations/s ({made} in {elapsed:.1f} s)")
+    return front_us
 
 
 def free_port() -> int:

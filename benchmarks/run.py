@@ -95,9 +95,14 @@ def front() -> list[Figure]:
     rate = re.search(r"rate\s+(\d+)", text)
     assert cpu is not None, text
     assert rate is not None, text
+    others = re.findall(r"(bare|naive)\s+([\d.]+) µs CPU per request, ([\d.]+) × ours", text)
     return [
         at_most("front", "CPU, 256 connections", float(cpu[1]), "µs / accepted reservation", 60),
         Figure("front", "one process", float(rate[1]), "accepted reservations/s"),
+        *(
+            Figure("front", f"{kind} aiohttp, µs", float(us), f"{x} × ours")
+            for kind, us, x in others
+        ),
     ]
 
 
