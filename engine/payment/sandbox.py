@@ -100,7 +100,7 @@ def _read_reply(reply: HttpReply) -> ProviderResult:
     # Its own failures and its wish for patience say nothing about the charge.
     if reply.status >= 500 or reply.status in {408, 425, 429}:
         raise ProviderUnavailable(f"The sandbox answered {reply.status}.")
-    raise ProviderRefused(f"The sandbox answered {reply.status}: {reply.body[:200]!r}")
+    raise ProviderRefused(f"The provider refused it: {reply.body[:200].decode(errors='replace')}")
 
 
 def _result(charge: SandboxCharge) -> ProviderResult:
