@@ -76,7 +76,10 @@ class Shopper(FastHttpUser):
             f"/v1/sales/{SALE}", name="/v1/sales/[sale]", catch_response=True
         ) as answer:
             if answer.status_code == 200:
-                self.skus = [item["sku"] for item in answer.json()["items"]]
+                items = answer.json()["items"]
+                # People buy what they see is there; once nothing is, they try their luck.
+                there = [item["sku"] for item in items if item["available"]]
+                self.skus = there or [item["sku"] for item in items]
                 answer.success()
 
     @task(1)

@@ -26,9 +26,10 @@ class Shop:
         self.behave = behave
         self.asked: Counter[str] = Counter()
         self.tokens: dict[str, set[str]] = {}
-        self.in_flight = self.in_flight_max = 0
+        self.in_flight = self.in_flight_max = self.connections = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 await self._answer(head.decode(), reader, writer)
@@ -127,6 +128,14 @@ async def test_every_click_gets_one_outcome_and_every_promise_is_kept_once() -> 
     assert len(tally.accepted_latencies) == 300
     assert tally.broken == []
     assert shop.asked.total() == tally.requests == tally.statuses.total()
+
+
+async def test_connections_are_kept_from_one_click_to_the_next() -> None:
+    plan = PlanSettings(buyers=200, seed=5, units=UNITS, retries=0, greedy=0)
+    async with shop_of(reserve_all) as (shop, url):
+        await rush(url, plan, connections_max=4)
+    assert shop.asked.total() >= 200
+    assert shop.connections == 4
 
 
 async def test_no_more_than_the_allowed_connections_are_used() -> None:
