@@ -24,11 +24,11 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,100}\Z")]
 
 
 class RegisterBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of POST /v1/users."""
+    """The body of POST /v1/users. Without a name, the user goes by what stands before the @."""
 
     email: Email
     password: Password
-    name: Name
+    name: Name | None = None
 
 
 class LoginBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,7 +70,8 @@ async def register(front: Front, request: web.Request) -> Answer:
     if known:
         raise Conflict("email_taken", "This e-mail is registered already.")
     password_hash = await front.passwords.hash(body.password)
-    user = await users.add(front.engine.ids.new("usr"), body.email, password_hash, body.name)
+    name = body.name or body.email.partition("@")[0]
+    user = await users.add(front.engine.ids.new("usr"), body.email, password_hash, name)
     return personal(_user_body(user), 201, ("Location", "/v1/users/me"))
 
 

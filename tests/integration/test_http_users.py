@@ -35,6 +35,11 @@ async def test_a_buyer_registers_logs_in_and_is_known(served: Served) -> None:
     assert me.json == made.json
 
 
+async def test_a_name_may_be_left_out(served: Served) -> None:
+    body = {"email": "han.meimei@example.com", "password": LI["password"]}
+    assert (await served.post("/v1/users", body=body)).json["name"] == "han.meimei"
+
+
 async def test_a_storefronts_own_users_are_known_by_their_tokens(served: Served) -> None:
     assert (await served.get("/v1/users/me", user="shop:77")).json == {
         "user_id": "shop:77",
