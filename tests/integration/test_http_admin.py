@@ -9,8 +9,9 @@ from redis.asyncio import Redis
 
 from api.tokens import Role
 from engine.servers import EmbeddedValkey
-from tests.support.front import Reply, Served, serve, until
+from tests.support.front import Reply, Served, serve
 from tests.support.sales import sale_document
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from engine.inventory import Inventory
 from engine.servers import EmbeddedPostgres, EmbeddedValkey
 from engine.store.database import connect
 from engine.store.migrate import upgrade
-from tests.support.front import RawConnection, Served, serve, until
+from tests.support.front import RawConnection, Served, serve
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from engine.store.database import Pool
 from engine.store.resolutions import OrderKey, lock_orders, resolve
 from tests.support.shop import Shop
 from tests.support.truth import opened_engine
+from tests.support.waiting import until
 
 OpenShop = Callable[..., Awaitable[Shop]]
 
@@ -616,9 +617,7 @@ async def a_lock_is_awaited(pool: Pool) -> None:
         SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND wait_event_type = 'Lock'
         """
-    async with asyncio.timeout(10):
-        while not await pool.fetchval(waiting):  # noqa: ASYNC110  # servers send no events
-            await asyncio.sleep(0.01)
+    await until(lambda: pool.fetchval(waiting), "somebody waits for a lock")
 
 
 async def test_capture_of_a_cancelled_order_is_refunded(open_shop: OpenShop) -> None:

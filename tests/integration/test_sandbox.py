@@ -33,6 +33,7 @@ from engine.payment.signature import (
     WINDOW_SECONDS,
     sign,
 )
+from tests.support.waiting import until
 
 SECRET = "s" * 32
 SECONDS_MAX = 10.0
@@ -79,12 +80,13 @@ class Merchant:
 
     async def ready(self) -> None:
         """The gateway answers."""
-        async with asyncio.timeout(SECONDS_MAX):
-            while True:
-                with suppress(ProviderUnavailable):
-                    await self.provider.query("pay_none")
-                    return
-                await asyncio.sleep(0.02)
+        await until(self._answers, "the gateway answers", SECONDS_MAX)
+
+    async def _answers(self) -> bool:
+        with suppress(ProviderUnavailable):
+            await self.provider.query("pay_none")
+            return True
+        return False
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The worker as a whole, on real servers: it pays what is reserved, and outlives its servers' faults."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -20,6 +20,7 @@ from engine.servers import EmbeddedValkey
 from engine.worker import Worker
 from tests.support.sales import open_sale, reserve_for
 from tests.support.shop import ObedientProvider
+from tests.support.waiting import until
 
 SECONDS_MAX = 20.0
 
@@ -44,13 +45,6 @@ async def working(engine: Engine, provider: ObedientProvider) -> AsyncIterator[W
             await task
 
 
-async def become(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Returns as soon as the condition holds."""
-    async with asyncio.timeout(SECONDS_MAX):
-        while not await condition():  # noqa: ASYNC110  # servers send no events
-            await asyncio.sleep(0.02)
-
-
 async def sold(engine: Engine, units: int) -> bool:
     """In Postgres and in Redis."""
     stored = await engine.pool.fetchval("SELECT sum(sold) FROM sale_items")
@@ -67,9 +61,9 @@ async def test_reservations_become_paid_orders_by_themselves(engine: Engine) -> 
     sale = await open_sale(engine.pool, engine.inventory, auto_capture=True)
     await buy(engine, sale, 0, 40)
     async with working(engine, provider):
-        await become(lambda: sold(engine, 40))
+        await until(lambda: sold(engine, 40), "40 units sold", SECONDS_MAX)
         await buy(engine, sale, 40, 40)
-        await become(lambda: sold(engine, 80))
+        await until(lambda: sold(engine, 80), "80 units sold", SECONDS_MAX)
     assert len(provider.charges) == 80
     assert await engine.pool.fetchval("SELECT count(*) FROM outbox") == 0
 
@@ -82,7 +76,9 @@ async def test_worker_comes_back_after_postgres_and_redis_dropped_it(engine: Eng
             await engine.redis.client_kill_filter(_type="normal", skipme=True)
             other = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
             await engine.pool.execute(f"{other} AND datname = current_database()")
-            await become(lambda n=round_number: sold_again(engine, 20 * (n + 1)))
+            await until(
+                lambda n=round_number: sold_again(engine, 20 * (n + 1)), "sold again", SECONDS_MAX
+            )
 
 
 async def sold_again(engine: Engine, units: int) -> bool:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,10 +21,10 @@ from engine.drainer import Drainer
 from engine.sales import Sale, parse_sale_document
 from engine.store.database import connect
 from tests.support.sales import sale_document
+from tests.support.waiting import WAIT_SECONDS_MAX
 
 SECRET: Final = "a-secret-for-tests-of-32-characters"
 SANDBOX_SECRET: Final = "another-secret-for-tests-of-32-chars"
-WAIT_SECONDS_MAX: Final = 10.0
 
 
 @dataclass
@@ -214,12 +213,3 @@ async def serve(redis_url: str, postgres_url: str, **changes: Any) -> AsyncItera
     finally:
         await server.stop()
         await engine.close()
-
-
-async def until(condition: Any, what: str) -> Any:
-    """Asks again until `await condition()` is true, within a bounded time; returns its value."""
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while not (value := await condition()):
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        await asyncio.sleep(0.02)
-    return value

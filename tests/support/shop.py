@@ -101,7 +101,7 @@ class ObedientProvider:
         return event_id, msgspec.json.encode(SandboxEvent(event_id, told))
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes, now_ms: int) -> WebhookEvent:
-        raise NotImplementedError
+        raise AssertionError("webhooks of this provider come through the inbox")
 
     def read_event(self, body: bytes) -> WebhookEvent:
         return SandboxProvider.read_event(self, body)  # type: ignore[arg-type]
