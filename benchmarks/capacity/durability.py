@@ -1,0 +1,53 @@
+"""What each durability mode costs: throughput at saturation, p99 at half of it, CPU of Redis.
+
+    python -m benchmarks.capacity.durability [--quick] [--folder RUN]
+
+`replicated` runs a primary and a replica on this machine, over TCP; the others use a Unix socket.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from benchmarks.capacity.alone import run_alone
+from benchmarks.capacity.load import Offer
+from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, open_engine, stand
+from benchmarks.capacity.step import run_step
+from benchmarks.capacity.sweep import flood
+from engine.config import Durability
+from engine.errors import DoorbusterError
+
+SECONDS: Final = 2.0
+SECONDS_QUICK: Final = 0.5
+
+
+def measure(folder: Path, *, quick: bool = False) -> dict[str, Any]:  # noqa: ARG001  # all groups alike
+    modes, skipped = [], []
+    for mode in Durability:
+        try:
+            modes.append(measure_mode(mode, quick=quick))
+        except (OSError, RuntimeError, DoorbusterError) as error:
+            skipped.append({"mode": mode.value, "why": str(error)})
+    return {"modes": modes, "skipped": skipped}
+
+
+def measure_mode(mode: Durability, *, quick: bool) -> dict[str, Any]:
+    with stand(durability=mode, buyers=BUYERS_QUICK if quick else BUYERS) as under_test:
+        return {"mode": mode.value} | uvloop.run(compare(under_test, quick=quick))
+
+
+async def compare(under_test: Stand, *, quick: bool) -> dict[str, Any]:
+    seconds = SECONDS_QUICK if quick else SECONDS
+    engine = await open_engine(under_test)
+    try:
+        await run_step(under_test, engine, flood(quick=quick, seconds=seconds))
+        saturated = await run_step(under_test, engine, flood(quick=quick, seconds=seconds))
+        half = Offer(rate=max(1.0, saturated["accepted_per_s"] / 2), seconds=seconds)
+        return {"saturated": saturated, "half": await run_step(under_test, engine, half)}
+    finally:
+        await engine.close()
+
+
+if __name__ == "__main__":
+    run_alone("durability", measure)

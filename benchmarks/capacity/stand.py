@@ -1,0 +1,238 @@
+"""The engine under test: servers, fronts and a worker of its own, kept off the generator's cores.
+
+Started as operators start it: `doorbuster serve` and `doorbuster work`, default settings.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import asyncpg
+import msgspec
+import uvloop
+
+from api.tokens import Tokens
+from benchmarks.capacity.usage import cpu_seconds, on_cores, split_cores
+from benchmarks.rig import SECRET, temporary_folder
+from engine.clock import SystemClock
+from engine.config import ENV_PREFIX, Durability, Settings
+from engine.core import Engine
+from engine.servers import EmbeddedPostgres, EmbeddedValkey
+from engine.servers.process import ServerProcess
+from engine.servers.valkey import find_valkey
+from engine.store.migrate import upgrade
+
+BUYERS: Final = 60_000
+BUYERS_QUICK: Final = 2_000
+START_SECONDS_MAX: Final = 60
+ROOT: Final = Path(__file__).resolve().parents[2]
+COMMAND: Final = (sys.executable, "-m", "api.cli.main")
+HOPS: Final = ("front", "redis", "worker", "postgres")
+
+
+class RedisServer(Protocol):
+    """What the stand needs of a Redis."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def pid(self) -> int | None: ...
+    def start(self) -> None: ...
+    def stop(self) -> bool: ...
+
+
+@dataclass
+class Stand:
+    """A running engine. `hops` are the processes whose CPU time is counted, by name."""
+
+    folder: Path
+    settings: Settings
+    port: int
+    hops: dict[str, list[int]]
+    tokens_file: Path
+    generator_cores: tuple[int, ...]
+    engine_cores: tuple[int, ...]
+
+    def cpu(self) -> dict[str, float]:
+        """CPU seconds so far, by hop."""
+        return {name: cpu_seconds(pids) for name, pids in self.hops.items()}
+
+    @property
+    def cores(self) -> dict[str, list[int]]:
+        return {"engine": list(self.engine_cores), "generator": list(self.generator_cores)}
+
+
+@contextmanager
+def stand(
+    *,
+    fronts: int = 1,
+    durability: Durability = Durability.STRICT,
+    buyers: int = BUYERS,
+    shared: bool = False,
+) -> Iterator[Stand]:
+    """An engine on cores of its own, or, if `shared`, on all of them; gone afterwards."""
+    engine_cores, generator_cores = split_cores()
+    if shared:
+        engine_cores = engine_cores | generator_cores
+    with temporary_folder() as folder, contextlib.ExitStack() as stack:
+        with on_cores(engine_cores):
+            redis, postgres = _redis(folder, durability), EmbeddedPostgres(folder)
+            stack.callback(redis.stop)
+            redis.start()
+            stack.callback(postgres.stop)
+            postgres.start()
+            settings = Settings(
+                data_dir=str(folder),
+                redis_url=redis.url,
+                postgres_url=postgres.url,
+                secret=SECRET,
+                durability=durability,
+                port=free_port(),
+            )
+            uvloop.run(migrate(postgres.url))
+            front_pids = [stack.enter_context(_process("serve", settings)) for _ in range(fronts)]
+            worker_pid = stack.enter_context(_process("work", settings))
+        assert redis.pid is not None
+        assert postgres.pid is not None
+        hops = [front_pids, [redis.pid], [worker_pid], [postgres.pid]]
+        yield Stand(
+            folder=folder,
+            settings=settings,
+            port=settings.port,
+            hops=dict(zip(HOPS, hops, strict=True)),
+            tokens_file=_write_tokens(folder, buyers),
+            generator_cores=tuple(sorted(generator_cores)),
+            engine_cores=tuple(sorted(engine_cores)),
+        )
+
+
+async def open_engine(stand: Stand) -> Engine:
+    """An engine of the benchmark's own: it puts sales up and checks them."""
+    return await Engine.open(msgspec.structs.replace(stand.settings, postgres_pool_max=2))
+
+
+async def migrate(postgres_url: str) -> None:
+    connection = await asyncpg.connect(postgres_url)
+    await upgrade(connection)
+    await connection.close()
+
+
+def _redis(folder: Path, durability: Durability) -> RedisServer:
+    if durability is Durability.REPLICATED:
+        return ReplicatedValkey(folder)
+    return EmbeddedValkey(folder, durability)
+
+
+@contextmanager
+def _process(command: str, settings: Settings) -> Iterator[int]:
+    """`doorbuster <command>`, once it is ready; the pid."""
+    log_path = Path(settings.data_dir) / f"{command}-{time.monotonic_ns()}.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [*COMMAND, command], env=_environ(settings), cwd=ROOT, stdout=log, stderr=log
+        )
+    try:
+        _await_ready(process, log_path)
+        yield process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(START_SECONDS_MAX)
+
+
+def _environ(settings: Settings) -> dict[str, str]:
+    foreign = {name: text for name, text in os.environ.items() if not name.startswith(ENV_PREFIX)}
+    changed = {
+        name: value
+        for name, value in msgspec.structs.asdict(settings).items()
+        if value != getattr(Settings(), name)
+    }
+    return foreign | {f"{ENV_PREFIX}{name.upper()}": str(value) for name, value in changed.items()}
+
+
+def _await_ready(process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while not any(word in log.read_text() for word in (" serves on ", " works as process ")):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"The engine did not start:\n{log.read_text()}")
+        time.sleep(0.05)
+
+
+def _write_tokens(folder: Path, count: int) -> Path:
+    tokens = Tokens(SECRET, SystemClock())
+    path = folder / "tokens"
+    path.write_text("".join(f"{tokens.issue(f'buyer-{n}')}\n" for n in range(count)))
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class ReplicatedValkey:
+    """A primary, AOF always, that writes only while its replica keeps up. Both on loopback."""
+
+    def __init__(self, folder: Path) -> None:
+        self._port = free_port()
+        self._primary = self._server(folder, "primary", self._port, "--min-replicas-to-write 1")
+        replica_of = f"--replicaof 127.0.0.1 {self._port}"
+        self._replica_port = free_port()
+        self._replica = self._server(folder, "replica", self._replica_port, replica_of)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int | None:
+        return self._primary.pid
+
+    @property
+    def replica_pid(self) -> int | None:
+        return self._replica.pid
+
+    def start(self) -> None:
+        """Returns once the primary has its replica."""
+        self._primary.start(lambda: b"+PONG" in ask(self._port, b"PING"))
+        self._replica.start(lambda: b"+PONG" in ask(self._replica_port, b"PING"))
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while b"state=online" not in ask(self._port, b"INFO replication"):
+            if time.monotonic() > deadline:
+                raise RuntimeError("The replica does not follow its primary.")
+            time.sleep(0.05)
+
+    def stop(self) -> bool:
+        self._replica.stop()
+        return self._primary.stop()
+
+    @staticmethod
+    def _server(folder: Path, name: str, port: int, more: str) -> ServerProcess:
+        data = folder / name
+        data.mkdir(parents=True)
+        options = (
+            f"--port {port} --bind 127.0.0.1 --save --appendonly yes --appendfsync always "
+            f"--maxmemory-policy noeviction --repl-diskless-sync-delay 0 {more}"
+        ).split()
+        options[options.index("--save") + 1 : options.index("--save") + 1] = [""]
+        command = [str(find_valkey()), "--dir", str(data), *options]
+        return ServerProcess(name, command, log_path=folder / "logs" / f"{name}.log")
+
+
+def ask(port: int, command: bytes) -> bytes:
+    """An inline command's answer; empty if nobody answers."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as client:
+            client.sendall(command + b"\r\n")
+            return client.recv(4096)
+    except OSError:
+        return b""
