@@ -65,14 +65,7 @@ class Crowd:
         self._host, self._port = url.hostname, url.port or 80
         self._settings = settings
         self._clicks = clicks
-        self._tokens = [token.encode() for token in tokens]
-        self._request = (
-            (
-                f"POST /v1/sales/{settings.sale_id}/reservations HTTP/1.1\r\n"
-                f"Host: {url.netloc}\r\nContent-Type: application/json\r\n"
-            ).encode()
-            + b"Authorization: Bearer %b\r\nIdempotency-Key: %b\r\nContent-Length: %d\r\n\r\n%b"
-        )
+        _write_requests(clicks, tokens, settings.sale_id, url.netloc)
         self._rng = random.Random(settings.seed)
         self.tally = Tally()
         self._due: deque[Click] = deque()  # bounded by the plan
@@ -85,6 +78,7 @@ class Crowd:
         self._stopping = False
         self._start_s = 0.0
         self._last_answer_s = 0.0
+        self._cpu_s = 0.0
 
     @property
     def clicks_total(self) -> int:
@@ -102,6 +96,7 @@ class Crowd:
         # The plan is long-lived: without this, full collections walk over it again and again.
         gc.collect()
         gc.freeze()
+        self._cpu_s = time.process_time()
         self._start_s = self._last_answer_s = time.monotonic()
         self._spawn(self._pace())
         self._spawn(self._sweep())
@@ -114,7 +109,12 @@ class Crowd:
             gc.unfreeze()
         if self._bug is not None:
             raise self._bug
-        return CrowdReport(len(self._clicks), self._last_answer_s - self._start_s, self.tally)
+        return CrowdReport(
+            clicks=len(self._clicks),
+            seconds=self._last_answer_s - self._start_s,
+            cpu_seconds=time.process_time() - self._cpu_s,
+            tally=self.tally,
+        )
 
     # The clock's side: clicks become due.
 
@@ -135,6 +135,7 @@ class Crowd:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now_s = time.monotonic()
+            self.tally.fold()
             for connection in tuple(self._connections):
                 if connection.work is not None and now_s - connection.sent_s > limit_s:
                     self.tally.timeouts += 1
@@ -147,8 +148,7 @@ class Crowd:
     def _send(self, connection: Connection, click: Click) -> None:
         click.attempts += 1
         self.tally.requests += 1
-        token, body = self._tokens[click.buyer], click.body
-        connection.send(click, self._request % (token, click.key, len(body), body))
+        connection.send(click, click.request)
 
     # The connections' side: answers come, connections go.
 
@@ -211,7 +211,7 @@ class Crowd:
             answer = _Answer()
         if status in {200, 201} and answer.reservation_id:
             created = status == 201
-            outcome = self.tally.promise(click.key, answer.reservation_id, created=created)
+            outcome = self.tally.promise(click.key, answer.reservation_id, now_s, created=created)
             if outcome == ACCEPTED:
                 self.tally.accepted_latencies.add(latency_s)
             self._conclude(outcome)
@@ -273,6 +273,25 @@ class Crowd:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         if self._connections:
+            self.tally.fold()
             for connection in tuple(self._connections):
                 connection.abort()
             await self._all_closed.wait()
+
+
+def _write_requests(
+    clicks: Sequence[Click], tokens: Sequence[str], sale_id: str, authority: str
+) -> None:
+    """Puts every click's request together beforehand; those with the same key are the same bytes."""
+    head = (
+        f"POST /v1/sales/{sale_id}/reservations HTTP/1.1\r\n"
+        f"Host: {authority}\r\nContent-Type: application/json\r\n"
+    ).encode()
+    form = head + b"Authorization: Bearer %b\r\nIdempotency-Key: %b\r\nContent-Length: %d\r\n\r\n%b"
+    written: dict[tuple[int, bytes], bytes] = {}
+    for click in clicks:
+        name = (click.buyer, click.key)
+        if name not in written:
+            token = tokens[click.buyer].encode()
+            written[name] = form % (token, click.key, len(click.body), click.body)
+        click.request = written[name]

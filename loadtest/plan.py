@@ -33,6 +33,7 @@ class Click(msgspec.Struct, gc=False):
     buyer: int  # index of the buyer's token
     key: bytes  # Idempotency-Key
     body: bytes
+    request: bytes = b""  # the whole of it, once the crowd has put it together
     attempts: int = 0  # requests sent so far
 
 

@@ -2,16 +2,21 @@
 
 import asyncio
 import json
+import math
+import pickle
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loadtest.crowd import Crowd, CrowdFailed, CrowdSettings
+from loadtest.latencies import Latencies
 from loadtest.plan import Click, PlanSettings, draw_plan
-from loadtest.tally import CrowdReport, Latencies
+from loadtest.tally import CrowdReport
 
 UNITS = {"phone-black": 3000, "phone-white": 1000}
 Answer = tuple[int, dict[str, str], dict[str, str]]  # status, headers, body
@@ -235,13 +240,51 @@ async def test_engine_that_is_not_there_is_said_in_one_sentence(url: str) -> Non
         await rush(url, PlanSettings(buyers=1, seed=5, units=UNITS))
 
 
-def test_percentiles_are_recorded_values() -> None:
+def test_percentiles_are_at_most_a_thousandth_too_long_and_never_too_short() -> None:
     latencies = Latencies()
     assert latencies.percentiles(50) == [0.0]
     for value in range(100, 0, -1):
         latencies.add(value / 1000)
 
-    assert latencies.percentiles(50, 95, 99, 100) == [0.05, 0.095, 0.099, 0.1]
+    told = latencies.percentiles(50, 95, 99, 100)
+
+    for seconds, recorded in zip(told, (0.05, 0.095, 0.099, 0.1), strict=True):
+        assert recorded <= seconds <= recorded * 1.001
+    assert told[-1] == 0.1
+
+
+@given(
+    st.lists(st.floats(min_value=1e-6, max_value=4000), min_size=1),
+    st.lists(st.floats(min_value=0, max_value=1), min_size=1),
+    st.sampled_from([0.1, 25, 50, 99, 99.9, 100]),
+)
+def test_two_histograms_merged_tell_what_one_of_everything_would(
+    some: list[float], more: list[float], percent: float
+) -> None:
+    one, other, all_of_them = Latencies(), Latencies(), Latencies()
+    for durations, histogram in ((some, one), (more, other), (some + more, all_of_them)):
+        for seconds in durations:
+            histogram.add(seconds)
+    ordered = sorted(some + more)
+    exact = ordered[math.ceil(len(ordered) * percent / 100) - 1]
+
+    one.merge(pickle.loads(pickle.dumps(other)))
+
+    [told] = one.percentiles(percent)
+    assert [told] == all_of_them.percentiles(percent)
+    assert exact <= told <= max(exact * 1.001, 1e-300)
+    assert len(one) == len(ordered)
+
+
+def test_a_million_latencies_take_no_more_room_than_their_spread_needs() -> None:
+    latencies = Latencies()
+    for _ in range(10):
+        for number in range(100_000):
+            latencies.add(0.001 + number / 1e6)
+        latencies.fold()
+
+    assert len(latencies) == 1_000_000
+    assert len(pickle.dumps(latencies)) < 100_000
 
 
 def test_crowd_goes_home_in_time_from_a_server_that_talks_nonsense() -> None:
