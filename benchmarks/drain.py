@@ -1,6 +1,6 @@
 """How fast one worker stores a backlog of reservations as orders, and whether its memory stays flat.
 
-    python -m benchmarks.drain [--reservations 300000] [--entry 128]
+    python -m benchmarks.drain [--reservations 300000] [--entry 128] [--connections N]
 
 Fills the stream of a sale through reserve.lua, then lets a Drainer in a process of its own store it:
 strict durability, synchronous commit, one outbox row per order. Prints one JSON object.
@@ -8,6 +8,7 @@ strict durability, synchronous commit, one outbox row per order. Prints one JSON
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -25,7 +26,7 @@ from benchmarks import rig
 from engine.clock import SystemClock
 from engine.config import Settings
 from engine.connections import connect_redis, connect_redis_blocking
-from engine.drainer import Drainer
+from engine.drainer import CONNECTIONS_MAX, Drainer
 from engine.inventory import Inventory
 from engine.sales import SaleDirectory
 from engine.store.database import connect, open_pool
@@ -37,16 +38,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--reservations", type=int, default=300_000)
     parser.add_argument("--entry", type=int, default=128, help="reservations per stream entry")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS_MAX)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         settings = msgspec.json.decode(options.worker, type=Settings)
-        print(json.dumps(uvloop.run(drain(settings, options.reservations))))
+        measured = drain(settings, options.reservations, options.connections)
+        print(json.dumps(uvloop.run(measured)))
         return
     with rig.servers() as settings:
         uvloop.run(fill(settings, options.reservations, options.entry))
         command = [sys.executable, "-m", "benchmarks.drain", "--reservations"]
-        command += [str(options.reservations), "--worker", msgspec.json.encode(settings).decode()]
+        command += [str(options.reservations), "--connections", str(options.connections)]
+        command += ["--worker", msgspec.json.encode(settings).decode()]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         result = json.loads(done.stdout) | {
             "entry": options.entry,
@@ -69,7 +73,7 @@ async def fill(settings: Settings, count: int, entry: int) -> None:
     await redis.aclose()
 
 
-async def drain(settings: Settings, count: int) -> dict[str, object]:
+async def drain(settings: Settings, count: int, connections: int) -> dict[str, object]:
     """Stores everything; what it took."""
     assert settings.redis_url is not None
     assert settings.postgres_url is not None
@@ -85,25 +89,29 @@ async def drain(settings: Settings, count: int) -> dict[str, object]:
             batch_max=settings.drain_batch_max,
             attempts_max=settings.drain_attempts_max,
             claim_idle_seconds=settings.claim_idle_seconds,
+            connections_max=connections,
         )
-        await drainer.drain_once(block_ms=1)  # Connects, and meets the sale.
         memory = Memory()
         sampling = asyncio.create_task(memory.sample())
-        first = await stored(url)
+        postmaster = await postmaster_pid(url)
+        postgres_s = cpu_seconds(postmaster)
         began_s, cpu_s = time.perf_counter(), time.process_time()
         while await drainer.drain_once(block_ms=1):
             pass
         seconds, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
-        orders = await stored(url) - first
+        postgres_s = cpu_seconds(postmaster) - postgres_s
+        orders = await stored(url)
         sampling.cancel()
         await drainer.close()
     await redis.aclose()
-    assert first + orders == count, f"{first + orders} of {count} stored"
+    assert orders == count, f"{orders} of {count} stored"
     return {
         "orders": orders,
         "seconds": round(seconds, 3),
         "orders_per_second": round(orders / seconds),
         "worker_us_per_order": round(cpu_s / orders * 1e6, 2),
+        "postgres_us_per_order": round(postgres_s / orders * 1e6, 2),
+        "connections": connections,
         **memory.as_dict(),
     }
 
@@ -132,6 +140,32 @@ class Memory:
 def resident_mib() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
+async def postmaster_pid(url: str) -> int:
+    """The parent of every process of this Postgres."""
+    connection = await asyncpg.connect(url)
+    pid = await connection.fetchval("SELECT pg_backend_pid()")
+    parent, _ = stat_fields(Path(f"/proc/{pid}/stat"))
+    await connection.close()
+    return parent
+
+
+def cpu_seconds(postmaster: int) -> float:
+    """CPU time of a Postgres with all its processes, those that are gone included."""
+    ticks = sum(stat_fields(Path(f"/proc/{postmaster}/stat"))[1])
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            parent, times = stat_fields(path)
+            if parent == postmaster:
+                ticks += sum(times[:2])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def stat_fields(path: Path) -> tuple[int, list[int]]:
+    """(parent, CPU ticks: user, system, and both of its children that have ended)."""
+    fields = path.read_text().rpartition(")")[2].split()
+    return int(fields[1]), [int(field) for field in fields[11:15]]
 
 
 async def stored(url: str) -> int:

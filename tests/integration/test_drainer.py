@@ -333,8 +333,13 @@ async def test_oldest_of_more_sales_than_are_listed_is_drained_and_checked(
 
 
 async def test_backlog_after_a_trickle_is_read_in_small_parts(
-    pool: Pool, redis: Redis, inventory: Inventory, make_drainer: MakeDrainer
+    pool: Pool,
+    redis: Redis,
+    inventory: Inventory,
+    make_drainer: MakeDrainer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("engine.drainer.READS_MAX", 1)
     sale = await open_sale(pool, inventory, stock={"phone-black": 10_000})
     drainer = make_drainer()
     for number in range(5):

@@ -1,30 +1,45 @@
 -- Stores one batch of reservations as orders: one statement, hence one transaction.
 -- Running it again changes nothing: what is stored already is skipped, and only what was inserted is counted.
+-- Several may run side by side. What all of one sale have to change comes last, so that they wait for each
+-- other's ends only; and in one order, orders by id, sale, items by SKU, so that none waits for one that waits for it.
+-- `>= 0` below is how one part of the statement is made to wait for another.
 --
 -- $1 sale   $2 reservation ids  $3 users  $4 number of the wish  $5 reserved at (ms)  $6 reserved until (s)
 -- $7 wish numbers  $8 their items (jsonb objects)  $9 their amounts   $10 currency
 -- $11 whether the engine captures the payment itself   $12 newest stream entry of the batch
 -- Returns how many orders were inserted.
-WITH inserted AS (
+WITH wishes AS MATERIALIZED (
+    SELECT wish, items::jsonb, amount_minor
+    FROM unnest($7::int[], $8::text[], $9::bigint[]) AS w(wish, items, amount_minor)
+), inserted AS (
     INSERT INTO orders (sale_id, reservation_id, user_id, items, amount_minor, currency, status,
                         reserved_at, reserved_until)
-    SELECT $1, r.reservation_id, r.user_id, w.items::jsonb, w.amount_minor, $10, 'awaiting_payment',
+    SELECT $1, r.reservation_id, r.user_id, wishes.items, wishes.amount_minor, $10, 'awaiting_payment',
            to_timestamp(r.at_ms / 1000.0::float8), to_timestamp(r.until_s)
     FROM unnest($2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[])
              AS r(reservation_id, user_id, wish, at_ms, until_s)
-    JOIN unnest($7::int[], $8::text[], $9::bigint[]) AS w(wish, items, amount_minor) USING (wish)
+    JOIN wishes USING (wish)
+    ORDER BY r.reservation_id
     ON CONFLICT DO NOTHING
     RETURNING reservation_id, items
-), wishes AS (
+), asked AS (
+    INSERT INTO outbox (kind, sale_id, reference)
+    SELECT 'capture', $1, reservation_id FROM inserted WHERE $11
+    RETURNING message_id
+), moved AS (
+    UPDATE sales SET drained_through = $12
+    WHERE sale_id = $1 AND (SELECT count(*) FROM asked) >= 0
+      AND string_to_array(drained_through, '-')::bigint[] < string_to_array($12, '-')::bigint[]
+    RETURNING sale_id
+), carts AS (
     SELECT items, count(*) AS orders FROM inserted GROUP BY items
 ), units AS (
-    SELECT item.key AS sku, sum(wishes.orders * item.value::bigint)::bigint AS units
-    FROM wishes, jsonb_each_text(wishes.items) AS item
+    SELECT item.key AS sku, sum(carts.orders * item.value::bigint)::bigint AS units
+    FROM carts, jsonb_each_text(carts.items) AS item
     GROUP BY item.key
 ), locked AS (
-    -- Every writer of these rows locks them in the order of their SKU: no deadlock.
     SELECT sku FROM sale_items
-    WHERE sale_id = $1 AND sku IN (SELECT sku FROM units)
+    WHERE sale_id = $1 AND sku IN (SELECT sku FROM units) AND (SELECT count(*) FROM moved) >= 0
     ORDER BY sku FOR UPDATE
 ), counted AS (
     UPDATE sale_items SET ordered = ordered + units.units
@@ -33,12 +48,5 @@ WITH inserted AS (
 ), lined AS (
     INSERT INTO ledger (sale_id, sku, counter, units, reason)
     SELECT $1, sku, 'ordered', units, 'drained' FROM units
-), asked AS (
-    INSERT INTO outbox (kind, sale_id, reference)
-    SELECT 'capture', $1, reservation_id FROM inserted WHERE $11
-), moved AS (
-    UPDATE sales SET drained_through = $12
-    WHERE sale_id = $1
-      AND string_to_array(drained_through, '-')::bigint[] < string_to_array($12, '-')::bigint[]
 )
 SELECT count(*) FROM inserted
