@@ -1,5 +1,5 @@
 -- reserve: take units out of available for a batch of buyers. One atomic step.
--- KEYS  1 config  2 stock  3 buyers  4 orders
+-- KEYS  1 config  2 stock  3 buyers  4 orders  5 arrivals
 -- ARGV  1 epoch  2 now_ms  3… triples: user_id, reservation_id, items ('sku*quantity,…')
 -- Returns  { reserved_until_s, one reply per triple … }; a reply is
 --   'RESERVED' | 'DUPLICATE <state> <reserved_until_s>' | 'MISMATCH' | 'SOLD_OUT' | 'ALL_RESERVED'
@@ -8,7 +8,11 @@
 -- A buyer's record is one line per reservation, in fixed columns:
 --   1–20 reservation id   21 state (r c x e)   22–31 reserved_until_s   32… items
 -- An entry of `orders` has the fields until_s, at_ms and batch: lines of 'id user items'.
-local config, stock, buyers, orders = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+-- The same lines go to the channel `arrivals`: fronts that answer refusals from memory learn there
+-- who has a record. A sharded channel: its name carries the keys' hash tag, so in a cluster it
+-- stays on this node, where PUBLISH would go to all.
+local config, stock, buyers, orders, arrivals = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local ARGV = ARGV           -- A local is read faster than a global, and this one often.
 local epoch, now_ms = ARGV[1], tonumber(ARGV[2])
 local BATCH_MAX = 512       -- Keeps unpack far below Lua's limit and a call below 3 ms.
 local RECORDS_MAX = 16      -- Bounds a buyer's record, released reservations included.
@@ -34,46 +38,51 @@ local per_user_max = tonumber(settings[5])
 local until_s = string.format('%010d', math.ceil(now_ms / 1000) + tonumber(settings[6]))
 replies[1] = until_s
 
--- Most buyers of a batch want the same things, so each wish is parsed once. One that the front
--- should have refused, without items or with a SKU twice, is false: it names no SKU that we sell.
-local wishes, stock_fields, slot_of = {}, {}, {}
-local function parse(text)
-  local wish, named = { units = 0 }, {}
-  for sku, quantity in string.gmatch(text, '([^*,]+)%*(%d+)') do
-    quantity = tonumber(quantity)
-    if named[sku] then
-      wish = false
-      break
-    end
-    named[sku] = true
-    wish.units = wish.units + quantity
-    wish[#wish + 1] = sku
-    wish[#wish + 1] = quantity
-    if not slot_of[sku] then
-      slot_of[sku] = #stock_fields + 1
-      stock_fields[#stock_fields + 1] = sku .. ':available'
-      stock_fields[#stock_fields + 1] = sku .. ':reserved'
-    end
+-- Most buyers of a batch want the same things, so each wish is parsed once, into pairs of a slot in
+-- `counters` (available there, reserved in the next) and a quantity. One that the front should have
+-- refused, without items or with a SKU twice, is false: it names no SKU that we sell.
+local wishes, stock_fields, slots, slot_of = {}, {}, 0, {}
+local function slot_for(sku)
+  local slot = slot_of[sku]
+  if not slot then
+    slot = slots + 1
+    slots = slots + 2
+    slot_of[sku] = slot
+    stock_fields[slot] = sku .. ':available'
+    stock_fields[slot + 1] = sku .. ':reserved'
   end
-  wishes[text] = wish and #wish > 0 and wish
+  return slot
+end
+local function parse(text)
+  local _, _, only, units = string.find(text, '^([^*,]+)%*(%d+)$')
+  if only then
+    units = tonumber(units)
+    return { slot_for(only), units, units = units }
+  end
+  local wish, named, size = { units = 0 }, {}, 0
+  for sku, quantity in string.gmatch(text, '([^*,]+)%*(%d+)') do
+    if named[sku] then return false end
+    named[sku] = true
+    quantity = tonumber(quantity)
+    wish.units = wish.units + quantity
+    wish[size + 1], wish[size + 2] = slot_for(sku), quantity
+    size = size + 2
+  end
+  return size > 0 and wish
 end
 local users = {}
 for i = 1, requests do
   users[i] = ARGV[3 * i]
   local text = ARGV[3 * i + 2]
-  if wishes[text] == nil then parse(text) end
+  if wishes[text] == nil then wishes[text] = parse(text) end
 end
 local counters = {}
-for from = 1, #stock_fields, FIELDS_MAX do
-  local to = math.min(from + FIELDS_MAX - 1, #stock_fields)
+for from = 1, slots, FIELDS_MAX do
+  local to = math.min(from + FIELDS_MAX - 1, slots)
   local values = redis.call('HMGET', stock, unpack(stock_fields, from, to))
-  for i = 1, #values do counters[from + i - 1] = tonumber(values[i]) or false end
+  for i = 1, to - from + 1 do counters[from + i - 1] = tonumber(values[i]) or false end
 end
 local found = redis.call('HMGET', buyers, unpack(users))
-local records = {}  -- user -> record; a user may stand in the batch more than once
-for i = 1, requests do
-  if found[i] then records[users[i]] = found[i] end
-end
 
 local STATES = { r = 'reserved', c = 'confirmed', x = 'released', e = 'expired' }
 
@@ -91,68 +100,84 @@ local function read(record, id)
   return units, count
 end
 
-local function decide(user, id, text)
-  local record, wish = records[user], wishes[text]
-  local units, count, line = 0, 0, nil
-  if record then units, count, line = read(record, id) end
-  if line then
-    if string.sub(line, 32) ~= text then return 'MISMATCH' end
-    return 'DUPLICATE ' .. STATES[string.sub(line, 21, 21)] .. ' ' .. string.sub(line, 22, 31)
-  end
+-- What to tell a buyer who has a record and asks with a known reservation id.
+local function replay(line, text)
+  if string.sub(line, 32) ~= text then return 'MISMATCH' end
+  return 'DUPLICATE ' .. STATES[string.sub(line, 21, 21)] .. ' ' .. string.sub(line, 22, 31)
+end
+
+-- Why a wish of which the buyer may have so many units cannot be reserved; nil if it can.
+local function refusal(wish, units_max)
   if shut then return shut end
   if not wish then return 'UNKNOWN_SKU' end
-  for i = 1, #wish, 2 do
-    if not counters[slot_of[wish[i]]] then return 'UNKNOWN_SKU' end
+  local size = #wish
+  for i = 1, size, 2 do
+    if not counters[wish[i]] then return 'UNKNOWN_SKU' end
   end
-  if count >= RECORDS_MAX or units + wish.units > per_user_max then return 'LIMIT_REACHED' end
+  if wish.units > units_max then return 'LIMIT_REACHED' end
   local short
-  for i = 1, #wish, 2 do
-    local slot, quantity = slot_of[wish[i]], wish[i + 1]
+  for i = 1, size, 2 do
+    local slot, quantity = wish[i], wish[i + 1]
     if counters[slot] < quantity then
       -- Units that others hold may come back; units that were never there cannot.
       if counters[slot] + counters[slot + 1] < quantity then return 'SOLD_OUT' end
       short = 'ALL_RESERVED'
     end
   end
-  return short or 'RESERVED'
+  return short
 end
 
-local changed, lines = {}, {}
+local records, size = {}, 0    -- user, record, user, record … to be written
+local place = {}               -- user -> where; a user may stand in the batch more than once
+local lines, accepted, moved = {}, 0, {}
 for i = 1, requests do
   local user, id, text = users[i], ARGV[3 * i + 1], ARGV[3 * i + 2]
-  local reply = decide(user, id, text)
-  replies[i + 1] = reply
-  if reply == 'RESERVED' then
-    local wish = wishes[text]
+  local at, wish, reply = place[user], wishes[text], nil
+  local record = at and records[at] or found[i]
+  if record then
+    local units, count, line = read(record, id)
+    if line then reply = replay(line, text)
+    else reply = refusal(wish, count < RECORDS_MAX and per_user_max - units or -1) end
+  else
+    reply = refusal(wish, per_user_max)
+  end
+  if reply then
+    replies[i + 1] = reply
+  else
+    replies[i + 1] = 'RESERVED'
     for k = 1, #wish, 2 do
-      local slot = slot_of[wish[k]]
-      counters[slot] = counters[slot] - wish[k + 1]
-      counters[slot + 1] = counters[slot + 1] + wish[k + 1]
+      local slot, quantity = wish[k], wish[k + 1]
+      counters[slot] = counters[slot] - quantity
+      counters[slot + 1] = counters[slot + 1] + quantity
+      moved[slot] = true
     end
-    local line = id .. 'r' .. until_s .. text
-    records[user] = records[user] and (records[user] .. '\n' .. line) or line
-    changed[user] = true
-    lines[#lines + 1] = id .. ' ' .. user .. ' ' .. text
+    if at then
+      records[at] = records[at] .. '\n' .. id .. 'r' .. until_s .. text
+    else
+      at = size + 2
+      records[size + 1] = user
+      records[at] = record and (record .. '\n' .. id .. 'r' .. until_s .. text)
+        or id .. 'r' .. until_s .. text
+      place[user], size = at, at
+    end
+    accepted = accepted + 1
+    lines[accepted] = id .. ' ' .. user .. ' ' .. text
   end
 end
 
 -- … then write everything.
-if #lines > 0 then
-  local fields = {}
-  for user in pairs(changed) do
-    fields[#fields + 1] = user
-    fields[#fields + 1] = records[user]
+if size > 0 then
+  local batch = table.concat(lines, '\n')
+  -- First, because it is the one call that an ACL may refuse.
+  redis.call('SPUBLISH', arrivals, batch)
+  redis.call('HSET', buyers, unpack(records, 1, size))
+  local fields, count = {}, 0
+  for slot in pairs(moved) do
+    fields[count + 1], fields[count + 2] = stock_fields[slot], counters[slot]
+    fields[count + 3], fields[count + 4] = stock_fields[slot + 1], counters[slot + 1]
+    count = count + 4
   end
-  redis.call('HSET', buyers, unpack(fields))
-  local moved = {}
-  for slot = 1, #stock_fields do
-    if counters[slot] then
-      moved[#moved + 1] = stock_fields[slot]
-      moved[#moved + 1] = counters[slot]
-    end
-  end
-  redis.call('HSET', stock, unpack(moved))
-  redis.call('XADD', orders, '*', 'until_s', until_s, 'at_ms', ARGV[2],
-    'batch', table.concat(lines, '\n'))
+  redis.call('HSET', stock, unpack(fields, 1, count))
+  redis.call('XADD', orders, '*', 'until_s', until_s, 'at_ms', ARGV[2], 'batch', batch)
 end
 return replies
