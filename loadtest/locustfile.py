@@ -1,148 +1,148 @@
-"""Shoppers for locust: they look at the sale, buy, repeat what was shed, and follow their order.
+"""Shoppers for locust: joins the shopper, the shape, the tokens and the tally to a locust run.
 
-Closed-loop by nature: locust measures what users feel, not the engine's ceiling; for that there is
-`doorbuster rush`. Settings: LOADTEST_TOKENS names the file that `doorbuster token --count N` wrote,
-LOADTEST_SALE the sale.
+Closed-loop by nature: locust measures what users feel, not the engine's ceiling; for that there is `doorbuster rush`.
 """
 
-import itertools
-import os
-import random
-import uuid
-from collections.abc import Iterator
+import logging
+from argparse import ArgumentParser
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import gevent  # type: ignore[import-untyped]
-from locust import FastHttpUser, between, events, task
-from locust.exception import StopUser
+import msgspec
+from locust import events
+from locust.env import Environment
+from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
-ATTEMPTS_MAX: Final = 8  # Requests for one click.
-POLLS_MAX: Final = 20  # Looks at an order that is not paid yet.
-POLL_SECONDS: Final = 0.5
-RETRY_AFTER_SECONDS_MAX: Final = 10.0
-REPEATABLE: Final = {0, 429, 503}  # 0: no answer. The same key makes repeating safe.
-# Answers a shop gives every day: no failures of the engine.
-REFUSALS: Final = {"sold_out", "all_reserved", "limit_reached", "sale_paused", "sale_ended"}
+from loadtest.audit import Auditor
+from loadtest.buyers import TOKENS_DEFAULT, NoTokens
+from loadtest.ledger import Summary, as_text, total
+from loadtest.shape import Burst
+from loadtest.shopper import HOST, Shopper, shop
 
-SALE: Final = os.environ.get("LOADTEST_SALE", "demo")
-TOKENS: Final = Path(os.environ.get("LOADTEST_TOKENS", "tokens.txt"))
+__all__ = ["Burst", "Shopper"]  # locust looks for them here
+
+logger = logging.getLogger(__name__)
+
+SHARE: Final = "doorbuster_share"  # the message that gives a worker its share of the tokens
+REPORT: Final = "doorbuster"  # the field of a worker's report that holds its summary
 
 
-class Buyers:
-    """Hands each shopper the next token; every token is a buyer."""
+class Run:
+    """What the processes of this run have told: one summary each, the newest."""
 
     def __init__(self) -> None:
-        self._tokens: Iterator[str] = iter(())
+        self.summaries: dict[str, Summary] = {}
+        self.users: Callable[[], int] = lambda: 0  # who shop in this process
 
-    def read(self, path: Path) -> None:
-        if not path.exists():
-            raise SystemExit(
-                f"{path} is missing: doorbuster token --count 10000 > {path}, "
-                "or name another file in LOADTEST_TOKENS."
-            )
-        self._tokens = itertools.cycle(path.read_text().split())
-
-    def next(self) -> str:
-        return next(self._tokens)
+    def total(self) -> Summary:
+        return total(self.summaries.values())
 
 
-buyers = Buyers()
+run: Final = Run()
+
+
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
+def add_options(parser: ArgumentParser) -> None:
+    """Each is an option, a LOADTEST_* variable and a field of the web page."""
+    group = parser.add_argument_group("Doorbuster")
+    for name, default, meaning in (
+        ("sale", "demo", "The sale to buy from"),
+        ("tokens", TOKENS_DEFAULT, "File of tokens, from `doorbuster token --count N`"),
+        ("calm-users", 20, "Shoppers before the rush, and after the decay"),
+        ("calm-seconds", 5.0, "Until the rush, where the sale is open already"),
+        ("spike-users", 200, "Shoppers in the rush"),
+        ("spike-seconds", 15.0, "How long the rush lasts after T0"),
+        ("decay-seconds", 10.0, "How long the crowd takes to go home"),
+        ("abandon", 0.1, "Share of those who reserve and never pay"),
+    ):
+        group.add_argument(
+            f"--{name}",
+            type=type(default),
+            default=default,
+            env_var=f"LOADTEST_{name.replace('-', '_').upper()}",
+            help=f"{meaning}. Default: {default}",
+        )
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
-def read_tokens(**_: Any) -> None:
+def join(environment: Environment, **_: Any) -> None:
     """Before anybody shops, so that a missing file is one sentence."""
-    buyers.read(TOKENS)
+    runner = environment.runner
+    Burst.standing = staticmethod(lambda: _standing(environment))
+    if isinstance(runner, WorkerRunner):
+        runner.register_message(SHARE, _take_share)
+    if not isinstance(runner, MasterRunner):
+        _open_tokens(environment, 0, 1, keep=isinstance(runner, WorkerRunner))
+        run.users = lambda: runner.user_count if runner else 0
+        auditor = Auditor(shop, lambda: environment.host or HOST, run.users)
+        gevent.spawn(auditor.run)
+    web_ui = environment.web_ui
+    if web_ui is not None and web_ui.app is not None:
+        web_ui.app.add_url_rule(
+            "/tally", "tally", lambda: f"<pre>{as_text(_standing(environment))}</pre>"
+        )
 
 
-class Shopper(FastHttpUser):
-    """One buyer after the other, on one connection."""
-
-    wait_time = between(0.5, 2.0)
-    network_timeout = 10.0
-    connection_timeout = 5.0
-
-    def on_start(self) -> None:
-        self.skus: list[str] = []
-        self.browse()
-        if not self.skus:
-            raise StopUser
-
-    @task(3)
-    def browse(self) -> None:
-        """Looks at the sale."""
-        with self.client.get(
-            f"/v1/sales/{SALE}", name="/v1/sales/[sale]", catch_response=True
-        ) as answer:
-            if answer.status_code == 200:
-                items = answer.json()["items"]
-                # People buy what they see is there; once nothing is, they try their luck.
-                there = [item["sku"] for item in items if item["available"]]
-                self.skus = there or [item["sku"] for item in items]
-                answer.success()
-
-    @task(1)
-    def shop(self) -> None:
-        """Buys one unit as a new buyer, then follows the order to its payment."""
-        headers = {"Authorization": f"Bearer {buyers.next()}"}
-        reservation_id = self.buy(headers)
-        if reservation_id is not None:
-            self.follow(reservation_id, headers)
-
-    def buy(self, headers: dict[str, str]) -> str | None:
-        """The reservation's id, or None if the shop refused or never answered."""
-        body = {"items": [{"sku": random.choice(self.skus), "quantity": 1}]}
-        keyed = headers | {"Idempotency-Key": str(uuid.uuid4())}
-        for _ in range(ATTEMPTS_MAX):
-            with self.client.post(
-                f"/v1/sales/{SALE}/reservations",
-                json=body,
-                headers=keyed,
-                name="/v1/sales/[sale]/reservations",
-                catch_response=True,
-            ) as answer:
-                if answer.status_code in {200, 201}:
-                    answer.success()
-                    return str(answer.json()["reservation_id"])
-                if answer.status_code not in REPEATABLE:
-                    judge(answer)
-                    return None
-                answer.failure(f"status {answer.status_code}, repeated with the same key")
-                pause = min(retry_after(answer), RETRY_AFTER_SECONDS_MAX)
-            gevent.sleep(pause + random.uniform(0, 0.5))
-        return None
-
-    def follow(self, reservation_id: str, headers: dict[str, str]) -> None:
-        """Asks for the reservation until its order is paid, as a waiting page does."""
-        for _ in range(POLLS_MAX):
-            gevent.sleep(POLL_SECONDS)
-            with self.client.get(
-                f"/v1/reservations/{reservation_id}",
-                headers=headers,
-                name="/v1/reservations/[id]",
-                catch_response=True,
-            ) as answer:
-                if answer.status_code != 200:
-                    continue
-                answer.success()
-                if answer.json().get("order", {}).get("status") not in {None, "awaiting_payment"}:
-                    return
+@events.test_start.add_listener  # type: ignore[untyped-decorator]
+def begin(environment: Environment, **_: Any) -> None:
+    """A new tally; on the master, a share of the tokens for each worker."""
+    runner, options = environment.runner, environment.parsed_options
+    run.summaries.clear()
+    if isinstance(runner, MasterRunner):
+        workers = sorted(runner.clients, key=runner.get_worker_index)
+        for part, client_id in enumerate(workers):
+            share = {"part": part, "parts": len(workers)}
+            runner.send_message(SHARE, share, client_id)
+        return
+    assert options is not None
+    shop.begin(options.sale, options.abandon)
 
 
-def judge(answer: Any) -> None:
-    """A refusal that a shop may give is a success of the engine; anything else is not."""
+def _take_share(environment: Environment, msg: Any, **_: Any) -> None:
+    _open_tokens(environment, msg.data["part"], msg.data["parts"])
+
+
+def _open_tokens(environment: Environment, part: int, parts: int, *, keep: bool = False) -> None:
+    """`keep` only looks whether there are tokens: a worker is told its share by the master."""
+    assert environment.parsed_options is not None
+    path = Path(environment.parsed_options.tokens)
     try:
-        code = answer.json().get("code")
-    except ValueError:
-        code = None
-    if code in REFUSALS:
-        answer.success()
-    else:
-        answer.failure(f"status {answer.status_code}, code {code}")
+        if keep:
+            shop.buyers.check(path)
+        else:
+            shop.buyers.open(path, part, parts)
+    except NoTokens as error:
+        raise SystemExit(str(error)) from error
 
 
-def retry_after(answer: Any) -> float:
-    """What the engine asks for, in seconds."""
-    text = (answer.headers or {}).get("Retry-After", "")
-    return float(text) if text.isdigit() else 0.2
+@events.report_to_master.add_listener  # type: ignore[untyped-decorator]
+def report(data: dict[str, Any], **_: Any) -> None:
+    """A worker tells the master how things stand; locust packs it."""
+    data[REPORT] = msgspec.to_builtins(shop.ledger.summary(run.users()))
+
+
+@events.worker_report.add_listener  # type: ignore[untyped-decorator]
+def read_report(client_id: str, data: dict[str, Any], **_: Any) -> None:
+    """The master keeps the newest summary of each worker."""
+    if REPORT in data:
+        run.summaries[client_id] = msgspec.convert(data[REPORT], Summary)
+
+
+@events.quitting.add_listener  # type: ignore[untyped-decorator]
+def tell(environment: Environment, **_: Any) -> None:
+    """Prints the tally where the run ends, and makes locust fail if a promise was not kept."""
+    if isinstance(environment.runner, WorkerRunner):
+        return
+    summary = _standing(environment)
+    print(f"\n{as_text(summary)}\n", flush=True)
+    if not summary.holds:
+        environment.process_exit_code = 1
+
+
+def _standing(environment: Environment) -> Summary:
+    """Over all processes of the run."""
+    if isinstance(environment.runner, LocalRunner):
+        return shop.ledger.summary(run.users())
+    return run.total()
