@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "serve": "api.cli.serve",
     "work": "api.cli.work",
     "sandbox": "api.cli.sandbox",
+    "bench": "api.cli.bench",
 }
 
 HELP: Final = """

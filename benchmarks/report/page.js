@@ -1,0 +1,38 @@
+// Draws the charts in the colours of the page, wide or narrow, light or dark, and again when either changes.
+(() => {
+  const NARROW_MAX = 560;
+  const specs = JSON.parse(document.getElementById("charts").textContent);
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+
+  function paint(value, style) {
+    if (Array.isArray(value)) return value.map((each) => paint(each, style));
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, paint(each, style)]));
+    }
+    if (typeof value !== "string" || !value.includes("$")) return value;
+    return value.replace(/\$([a-z][a-z0-9-]*)(?:@([0-9.]+))?/g, (_, name, opacity) => {
+      const color = style.getPropertyValue("--" + name).trim();
+      if (!opacity) return color;
+      const parts = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+      return `rgba(${parts.join(",")},${opacity})`;
+    });
+  }
+
+  function draw(place) {
+    const narrow = place.clientWidth < NARROW_MAX;
+    const spec = specs[place.dataset.chart][narrow ? "narrow" : "wide"];
+    const painted = paint(spec, getComputedStyle(document.documentElement));
+    place.dataset.drawn = narrow ? "narrow" : "wide";
+    Plotly.react(place, painted.data, painted.layout, { displayModeBar: false, responsive: true });
+  }
+
+  const places = document.querySelectorAll("[data-chart]");
+  places.forEach(draw);
+  dark.addEventListener("change", () => places.forEach(draw));
+  window.addEventListener("resize", () =>
+    places.forEach((place) => {
+      const wanted = place.clientWidth < NARROW_MAX ? "narrow" : "wide";
+      if (place.dataset.drawn !== wanted) draw(place);
+    }),
+  );
+})();

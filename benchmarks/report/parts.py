@@ -1,0 +1,494 @@
+"""The sections on the parts: the side-by-side with other servers, kernels, the script, the drain.
+
+Other benchmarks write these groups; what is read here is what they have in common: rows of numbers,
+and `figures`, each with a name, a value, a unit and perhaps a target.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from benchmarks.report.drawing import axis, base_axis, caption, figure, label, log_axis
+from benchmarks.report.runs import Group, Run
+from benchmarks.report.section import Chart, Missing, Section, Spec, Table
+from benchmarks.report.words import number, percent, rate
+
+Values = Mapping[str, Any]
+BAR_PX: Final = 34
+NARROW_NAME_MAX: Final = 26
+
+
+def figures_of(group: Group) -> list[Values]:
+    """The group's figures: those with a name and a value that is a number."""
+    found = group.get("figures", ())
+    return [
+        each
+        for each in found
+        if isinstance(each, dict)
+        and isinstance(each.get("value"), int | float)
+        and each.get("name")
+    ]
+
+
+def why_missing(group: Group, title: str) -> Missing:
+    skipped = group.get("skipped")
+    if isinstance(skipped, str):
+        return Missing(title, skipped)
+    return Missing(title, "It was not measured in this run.")
+
+
+def figures_table(figures: Sequence[Values]) -> Table:
+    """Name, value, unit, target, met or not."""
+    return Table(
+        ("", "value", "unit", "target", ""),
+        [
+            (
+                str(each["name"]),
+                number(each["value"]),
+                str(each.get("unit", "")),
+                str(each.get("target") or ""),
+                {True: "met", False: "missed"}.get(each.get("ok", each.get("holds")), ""),
+            )
+            for each in figures
+        ],
+        words=frozenset({0, 2, 4}),
+    )
+
+
+# The side-by-side.
+
+
+def contenders(group: Group) -> list[Values]:
+    """Rows with a name and the CPU of a front, in whatever list of the group they stand."""
+    for value in group.values():
+        rows = list(value.values()) if isinstance(value, dict) else value
+        if isinstance(rows, list):
+            found: list[Values] = [
+                row for row in rows if isinstance(row, dict) and _front_us(row) is not None
+            ]
+            if found:
+                return found
+    return []
+
+
+def _front_us(row: Values) -> float | None:
+    for name in ("front_us", "cpu_us", "front_cpu_us"):
+        if isinstance(row.get(name), int | float):
+            return float(row[name])
+    return None
+
+
+def _name(row: Values) -> str:
+    for name in ("title", "name", "trial", "server"):
+        if row.get(name):
+            return str(row[name])
+    return "?"
+
+
+def is_ours(row: Values) -> bool:
+    words = f"{_name(row)} {row.get('trial', '')} {row.get('name', '')} {row.get('contender', '')}".lower()
+    return any(word in words for word in ("gate", "doorbuster", "ours", "our "))
+
+
+def side_by_side_section(run: Run) -> Section | Missing:
+    group = run.group("side_by_side")
+    rows = sorted(contenders(group), key=lambda row: _front_us(row) or 0.0)
+    figures = figures_of(group)
+    if not rows and not figures:
+        return why_missing(group, "Side by side")
+    charts: tuple[Chart, ...] = ()
+    if rows:
+        charts = (
+            Chart(
+                lambda narrow: side_by_side_chart(rows, narrow=narrow),
+                _side_by_side_numbers(rows),
+                "CPU microseconds per request of each server, and of Redis behind it",
+            ),
+        )
+    return Section(
+        key="side-by-side",
+        title="Side by side",
+        shows=(
+            "The same requests to other servers on the same core of the same machine, one after the other: "
+            "CPU of the server, and of Redis behind it, per request."
+        ),
+        finding=_side_by_side_finding(rows) if rows else f"{len(figures)} figures were measured.",
+        mode=str(group.get("durability", "strict")),
+        charts=charts,
+        tables=(figures_table(figures),) if figures and not rows else (),
+        notes=skipped_notes(group),
+    )
+
+
+def skipped_notes(group: Group) -> list[str]:
+    skipped = group.get("skipped", ())
+    if isinstance(skipped, dict):
+        return [f"{name} was left out: {why}" for name, why in skipped.items()]
+    if isinstance(skipped, str):
+        return [skipped]
+    return [
+        str(each.get("why", each)) if isinstance(each, dict) else str(each)
+        for each in skipped or ()
+    ]
+
+
+def reference(rows: Sequence[Values]) -> Values:
+    """Whom the others are held against: the cheapest of ours that reserves, else the cheapest."""
+    ours = [row for row in rows if is_ours(row)]
+    return min(ours or rows, key=lambda row: _front_us(row) or math.inf)
+
+
+def _side_by_side_finding(rows: Sequence[Values]) -> str:
+    ours = reference(rows)
+    mine = _front_us(ours) or math.nan
+    others = [row for row in rows if row is not ours]
+    said = f"{_name(ours)} takes {number(mine)} µs of its process's CPU per request"
+    if not others:
+        return f"{said}."
+    parts = [f"{_name(row)} {(_front_us(row) or 0) / mine:.2g} times that" for row in others]
+    return f"{said}; {', '.join(parts)}."
+
+
+def side_by_side_chart(rows: Sequence[Values], *, narrow: bool) -> Spec:
+    ours = reference(rows)
+    mine = _front_us(ours) or math.nan
+    names = [_name(row) for row in rows]
+    fronts = [_front_us(row) or 0.0 for row in rows]
+    redis = [float(row.get("redis_us") or 0.0) for row in rows]
+    most = max(a + b for a, b in zip(fronts, redis, strict=True))
+    colors = ["$front" if is_ours(row) else "$mute" for row in rows]
+    positions = list(range(len(rows)))
+    traces = [
+        _stack(positions, fronts, colors, "server"),
+        _stack(
+            positions, redis, ["$redis" if is_ours(row) else "$redis@0.45" for row in rows], "Redis"
+        ),
+    ]
+    annotations = [
+        caption("CPU µs per request: server, then <span style='color:$redis'>Redis</span>"),
+        *[
+            label(
+                f"<b>{number(front)}</b>"
+                + (f" + {number(behind)}" if behind else "")
+                + ("" if row is ours else f"   {front / mine:.2g}×"),
+                color="$ink" if is_ours(row) else "$ink-2",
+                x=front + behind, y=at, xanchor="left", xshift=8,
+            )
+            for at, (row, front, behind) in enumerate(zip(rows, fronts, redis, strict=True))
+        ],
+    ]  # fmt: skip
+    if narrow:
+        annotations += [
+            label(
+                _cut(name), x=0, xref="x", y=at, xanchor="left", yanchor="bottom", yshift=10,
+                color="$ink-2",
+            )
+            for at, name in enumerate(names)
+        ]  # fmt: skip
+    bar_px = 50 if narrow else BAR_PX
+    return figure(
+        traces,
+        height=bar_px * len(rows) + 70,
+        margin=(6 if narrow else _room(names), 8, 44, 20),
+        barmode="stack",
+        bargap=0.62 if narrow else 0.36,
+        annotations=annotations,
+        xaxis=axis(
+            range=[0, most * (1.5 if narrow else 1.22)], showticklabels=False, showgrid=False
+        ),
+        yaxis=axis(
+            tickvals=positions,
+            ticktext=names,
+            showticklabels=not narrow,
+            range=[len(rows) - 0.5, -0.75 if narrow else -0.5],
+            showgrid=False,
+            tickfont={"size": 13, "color": "$ink"},
+        ),
+    )
+
+
+def _room(names: Sequence[str]) -> int:
+    """Pixels for the longest name beside the axis."""
+    return min(330, 14 + int(7.3 * max(map(len, names), default=0)))
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= NARROW_NAME_MAX + 12 else f"{name[: NARROW_NAME_MAX + 11]}…"
+
+
+def _stack(at: Sequence[int], values: Sequence[float], colors: Sequence[str], who: str) -> Spec:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "x": list(values),
+        "y": list(at),
+        "marker": {"color": list(colors)},
+        "hovertemplate": f"{who}: %{{x:.1f}} µs<extra></extra>",
+    }
+
+
+def _side_by_side_numbers(rows: Sequence[Values]) -> Table:
+    mine = _front_us(reference(rows)) or math.nan
+    return Table(
+        ("server", "CPU µs", "× ours", "Redis µs", "requests/s", "p50 ms", "p99 ms", "core busy"),
+        [
+            (
+                _name(row),
+                number(_front_us(row)),
+                f"{(_front_us(row) or 0) / mine:.2f}",
+                number(row.get("redis_us")),
+                rate(row.get("requests_per_second", row.get("requests_per_s"))),
+                number(row.get("p50_ms")),
+                number(row.get("p99_ms")),
+                percent(row.get("front_busy")),
+            )
+            for row in rows
+        ],
+    )
+
+
+# Kernels.
+
+_PLAIN: Final = re.compile(
+    r"[\s_(-]*(?:in )?(?:plain|python|pure)[\s_)-]*(?:python)?", re.IGNORECASE
+)
+_FAST: Final = re.compile(r"[\s_(-]*(?:compiled|cython|kernel|ours|fast)[\s_)-]*", re.IGNORECASE)
+
+
+def kernel_pairs(figures: Sequence[Values]) -> list[tuple[str, float, float, str]]:
+    """(kernel, compiled, plain, unit) where a figure of each was measured; in the order they came."""
+    fast = {_bare(each, _FAST): each for each in figures if not _PLAIN.search(str(each["name"]))}
+    plain = {_bare(each, _PLAIN): each for each in figures if _PLAIN.search(str(each["name"]))}
+    return [
+        (name, float(each["value"]), float(plain[name]["value"]), str(each.get("unit", "")))
+        for name, each in fast.items()
+        if name in plain and plain[name].get("unit") == each.get("unit") and each["value"] > 0
+    ]
+
+
+def _bare(figure: Values, word: re.Pattern[str]) -> str:
+    return " ".join(word.sub(" ", str(figure["name"])).replace("_", " ").strip(" ,:").split())
+
+
+def kernels_section(run: Run) -> Section | Missing:
+    group = run.group("kernels")
+    figures = figures_of(group)
+    if not figures:
+        return why_missing(group, "Kernels")
+    pairs = kernel_pairs(figures)
+    charts: tuple[Chart, ...] = ()
+    if pairs:
+        charts = (
+            Chart(
+                lambda _: kernels_chart(pairs),
+                figures_table(figures),
+                "Time of each compiled kernel beside its plain form",
+            ),
+        )
+    return Section(
+        key="kernels",
+        title="Kernels",
+        shows="Compiled leaves of the hot path beside the plain Python they replace.",
+        finding=_kernels_finding(figures, pairs),
+        mode="no server involved",
+        charts=charts,
+        tables=() if pairs else (figures_table(figures),),
+        half=True,
+    )
+
+
+def _kernels_finding(
+    figures: Sequence[Values], pairs: Sequence[tuple[str, float, float, str]]
+) -> str:
+    if not pairs:
+        fastest = min(figures, key=lambda each: each["value"])
+        return f"The cheapest is {fastest['name']}: {number(fastest['value'])} {fastest.get('unit', '')}."
+    best, worst = max(pairs, key=_gain), min(pairs, key=_gain)
+    said = f"{best[0].capitalize()} gains most, {_gain(best):.1f} times"
+    if worst is best:
+        return f"{said}."
+    verb = "gains least" if _gain(worst) >= 1 else "loses"
+    return f"{said}; {worst[0]} {verb}, {_gain(worst):.1f} times."
+
+
+def _gain(pair: tuple[str, float, float, str]) -> float:
+    return pair[2] / pair[1]
+
+
+def kernels_chart(pairs: Sequence[tuple[str, float, float, str]]) -> Spec:
+    at = list(range(len(pairs)))
+    compiled, plain = [pair[1] for pair in pairs], [pair[2] for pair in pairs]
+    low, high = min(compiled + plain) * 0.6, max(compiled + plain) * 2.6
+    joins: list[Spec] = [
+        {
+            "type": "scatter", "mode": "lines", "hoverinfo": "skip",
+            "x": [pair[1], pair[2]], "y": [row, row], "line": {"color": "$mute", "width": 3},
+        }
+        for row, pair in enumerate(pairs)
+    ]  # fmt: skip
+    unit = pairs[0][3] or "ns"
+    annotations = [
+        caption(
+            f"{unit}: <span style='color:$front'>● compiled</span>  "
+            "<span style='color:$ink-3'>● plain</span>"
+        ),
+        *[
+            label(pair[0], x=0, xref="paper", y=row, xanchor="left", yanchor="bottom", yshift=7,
+                  color="$ink")
+            for row, pair in enumerate(pairs)
+        ],
+        *[
+            label(f"<b>{_gain(pair):.1f}×</b>", color="$front", x=math.log10(max(pair[1], pair[2])),
+                  y=row, xanchor="left", xshift=10)
+            for row, pair in enumerate(pairs)
+        ],
+    ]  # fmt: skip
+    dots = [
+        _dots(plain, at, "$ink-3", "plain", unit),
+        _dots(compiled, at, "$front", "compiled", unit),
+    ]
+    return figure(
+        [*joins, *dots],
+        height=46 * len(pairs) + 84,
+        margin=(10, 14, 44, 30),
+        annotations=annotations,
+        xaxis=log_axis(low, high),
+        yaxis=axis(range=[len(pairs) - 0.4, -0.8], showticklabels=False, showgrid=False),
+    )
+
+
+def _dots(values: Sequence[float], at: Sequence[int], color: str, who: str, unit: str) -> Spec:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": list(values),
+        "y": list(at),
+        "marker": {"size": 11, "color": color},
+        "hovertemplate": f"{who}: %{{x:,.3~g}} {unit}<extra></extra>",
+    }
+
+
+# The script.
+
+_BATCH: Final = re.compile(r"batch\D{0,12}(\d+)")
+
+
+def batch_points(figures: Sequence[Values]) -> list[tuple[int, float]]:
+    """(batch, µs per reservation), by batch. A server's own time wins over other figures."""
+    found: dict[int, float] = {}
+    for each in figures:
+        match = _BATCH.search(str(each["name"]))
+        if match and "µs" in str(each.get("unit", "")):
+            found.setdefault(int(match[1]), float(each["value"]))
+    return sorted(found.items())
+
+
+def redis_section(run: Run) -> Section | Missing:
+    group = run.group("redis")
+    figures = figures_of(group)
+    if not figures:
+        return why_missing(group, "The script in Redis")
+    points = batch_points(figures)
+    charts: tuple[Chart, ...] = ()
+    if len(points) > 1:
+        charts = (
+            Chart(
+                lambda _: batch_chart(points),
+                figures_table(figures),
+                "Server time per reservation over the size of a batch",
+            ),
+        )
+    return Section(
+        key="redis",
+        title="The script in Redis",
+        shows="Server time per reservation of one call of reserve.lua, by how many it carries.",
+        finding=_redis_finding(figures, points),
+        mode=str(group.get("durability", "strict")),
+        charts=charts,
+        tables=() if charts else (figures_table(figures),),
+        half=True,
+    )
+
+
+def _redis_finding(figures: Sequence[Values], points: Sequence[tuple[int, float]]) -> str:
+    if len(points) < 2:
+        first = figures[0]
+        return f"{first['name']}: {number(first['value'])} {first.get('unit', '')}."
+    (small, dear), (large, cheap) = points[0], points[-1]
+    return (
+        f"A reservation takes {number(dear)} µs in a batch of {small} and {number(cheap)} µs in one of "
+        f"{large}: {dear / cheap:.0f} times less, which is {rate(1e6 / cheap)}/s on one core."
+    )
+
+
+def batch_chart(points: Sequence[tuple[int, float]]) -> Spec:
+    batches, values = [batch for batch, _ in points], [value for _, value in points]
+    traces: list[Spec] = [
+        {
+            "type": "scatter", "mode": "lines+markers", "x": batches, "y": values,
+            "line": {"color": "$redis", "width": 2.5}, "marker": {"size": 7, "color": "$redis"},
+            "hovertemplate": "batch of %{x}: %{y:.2f} µs<extra></extra>",
+        }
+    ]  # fmt: skip
+    annotations = [
+        caption("Server µs per reservation"),
+        label("reservations in a call", xref="paper", yref="paper", x=1, y=0, yshift=-26,
+              xanchor="right", yanchor="top"),
+        *[
+            label(number(value), color="$redis", x=math.log10(batch), y=math.log10(value),
+                  xanchor="left", yanchor="bottom", xshift=3, yshift=4)
+            for batch, value in points
+        ],
+    ]  # fmt: skip
+    return figure(
+        traces,
+        height=320,
+        margin=(42, 34, 44, 50),
+        annotations=annotations,
+        xaxis=base_axis(
+            type="log",
+            tickvals=batches,
+            ticktext=[str(b) for b in batches],
+            range=[math.log10(batches[0]) - 0.1, math.log10(batches[-1]) + 0.15],
+        ),
+        yaxis=log_axis(min(values) * 0.7, max(values) * 1.5),
+    )
+
+
+# What is told as it was measured: drain, growth, a whole rush.
+
+
+def told_section(run: Run, key: str, title: str, shows: str) -> Section | Missing:
+    group = run.group(key)
+    figures = figures_of(group) or _plain_figures(group)
+    if not figures:
+        return why_missing(group, title)
+    return Section(
+        key=key,
+        title=title,
+        shows=shows,
+        finding=_told_finding(figures),
+        mode=str(group.get("durability", "strict")),
+        tables=(figures_table(figures),),
+        half=True,
+        notes=skipped_notes(group),
+    )
+
+
+def _plain_figures(group: Group) -> list[Values]:
+    """The numbers of a group that brought no figures along."""
+    return [
+        {"name": name.replace("_", " "), "value": value, "unit": ""}
+        for name, value in group.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+
+
+def _told_finding(figures: Sequence[Values]) -> str:
+    judged = [each for each in figures if each.get("ok") is not None]
+    first = (judged or list(figures))[0]
+    said = f"{str(first['name']).capitalize()}: {number(first['value'])} {first.get('unit', '')}".rstrip()
+    if first.get("ok") is None:
+        return f"{said}."
+    return f"{said}; the target of {first['target']} is {'met' if first['ok'] else 'missed'}."

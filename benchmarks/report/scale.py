@@ -1,0 +1,368 @@
+"""The sections on size: scaling over processes, durability modes, memory."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.report.drawing import (
+    axis,
+    base_axis,
+    caption,
+    end_labels,
+    figure,
+    label,
+    nice_top,
+)
+from benchmarks.report.runs import Run
+from benchmarks.report.section import Chart, Missing, Section, Spec, Table
+from benchmarks.report.words import number, percent, plural, rate
+
+Values = Mapping[str, Any]
+TRUST_POINTS_MIN = 6
+
+
+def scaling_section(run: Run) -> Section | Missing:
+    scaling = run.group("scaling")
+    steps = sorted(scaling.get("steps", ()), key=lambda step: step["fronts"])
+    if not steps:
+        return Missing("Scaling over processes", "Scaling was not measured in this run.")
+    cores = scaling.get("cores", 0)
+    return Section(
+        key="scaling",
+        title="Scaling over front processes",
+        shows=(
+            "Throughput at saturation with more and more front processes, and the Universal Scalability "
+            "Law λN / (1 + σ(N−1) + κN(N−1)) fitted to it."
+        ),
+        finding=_scaling_finding(scaling, steps),
+        mode=scaling.get("durability", ""),
+        charts=(
+            Chart(
+                lambda _: scaling_chart(scaling, steps),
+                _scaling_numbers(scaling, steps),
+                "Accepted reservations per second over front processes, with the fitted law",
+            ),
+        ),
+        half=True,
+        notes=(
+            f"{plural(cores, 'core')}, shared by everything and by the generator: past {cores} "
+            "processes this shows what sharing costs, not what more cores bring.",
+            f"Fit: {scaling['usl']['trust']} Residuals are {percent_text(scaling['usl']['relative_rms'])} "
+            "of the mean throughput (RMS).",
+        ),
+    )
+
+
+def percent_text(share: float) -> str:
+    return f"{share * 100:.1f} %"
+
+
+def _scaling_finding(scaling: Values, steps: Sequence[Values]) -> str:
+    first, best = steps[0], max(steps, key=lambda step: step["accepted_per_s"])
+    usl = scaling["usl"]
+    if best is first:
+        said = (
+            f"{plural(first['fronts'], 'process', 'processes')} carried most, "
+            f"{rate(first['accepted_per_s'])}/s: on {plural(scaling.get('cores', 0), 'core')} others "
+            "only take CPU from it."
+        )
+    else:
+        said = (
+            f"{best['fronts']} processes carried {rate(best['accepted_per_s'])}/s, "
+            f"{best['accepted_per_s'] / first['accepted_per_s']:.2f} times what one did."
+        )
+    return f"{said} The fit says σ = {usl['sigma']:.3f} and κ = {usl['kappa']:.4f}."
+
+
+def scaling_chart(scaling: Values, steps: Sequence[Values]) -> Spec:
+    height, right, left, top, bottom = 330, 58, 42, 44, 50
+    usl = scaling["usl"]
+    most = max(step["fronts"] for step in steps)
+    last_n = max(2 * most, 4)
+    top_value = nice_top(max(step["accepted_per_s"] for step in steps) * 1.3)
+    grid = [1 + (last_n - 1) * at / 60 for at in range(61)]
+    fitted = [_law(n, usl) for n in grid]
+    linear_end = min(last_n, top_value / usl["lambda_"])
+    traces: list[Spec] = [
+        {
+            "type": "scatter", "mode": "lines", "hoverinfo": "skip",
+            "x": [0, linear_end], "y": [0, usl["lambda_"] * linear_end],
+            "line": {"color": "$ink-3", "width": 1, "dash": "dot"},
+        },
+        {
+            "type": "scatter", "mode": "lines", "x": grid, "y": fitted,
+            "line": {"color": "$p90", "width": 2, "dash": "dash"},
+            "hovertemplate": "fit: %{y:,.0f}/s<extra></extra>",
+        },
+        {
+            "type": "scatter", "mode": "markers",
+            "x": [step["fronts"] for step in steps], "y": [step["accepted_per_s"] for step in steps],
+            "marker": {"size": 11, "color": "$front", "line": {"color": "$card", "width": 2}},
+            "hovertemplate": "%{x} processes: %{y:,.0f}/s<extra></extra>",
+        },
+    ]  # fmt: skip
+    annotations = [
+        caption("Accepted reservations/s"),
+        *[
+            label(
+                f"<b>{rate(step['accepted_per_s'])}</b>", color="$front", x=step["fronts"],
+                y=step["accepted_per_s"], yanchor="top", yshift=-9,
+            )
+            for step in steps
+        ],
+        label("linear", color="$ink-3", x=linear_end, y=usl["lambda_"] * linear_end,
+              xanchor="left", yanchor="top", xshift=6),
+        *end_labels(
+            [("fit", "$p90")], [min(fitted[-1], top_value)], span=(0, top_value),
+            pixels=height - top - bottom, x=1, xref="paper", xshift=6,
+        ),
+        label("front processes", xref="paper", yref="paper", x=1, y=0, yshift=-26,
+              xanchor="right", yanchor="top"),
+    ]  # fmt: skip
+    ticks = sorted({step["fronts"] for step in steps} | {last_n})
+    return figure(
+        traces,
+        height=height,
+        margin=(left, right, top, bottom),
+        annotations=annotations,
+        xaxis=base_axis(range=[0, last_n * 1.03], tickvals=ticks),
+        yaxis=axis(range=[0, top_value], nticks=5, tickformat="~s"),
+    )
+
+
+def _law(n: float, usl: Values) -> float:
+    below = 1 + usl["sigma"] * (n - 1) + usl["kappa"] * n * (n - 1)
+    return float(usl["lambda_"] * n / below)
+
+
+def _scaling_numbers(scaling: Values, steps: Sequence[Values]) -> Table:
+    return Table(
+        ("processes", "accepted/s", "fit/s", "front µs", "generator", "others"),
+        [
+            (
+                number(step["fronts"]),
+                rate(step["accepted_per_s"]),
+                rate(_law(step["fronts"], scaling["usl"])),
+                number(step["cpu_us"].get("front")),
+                percent(step["generator"]["cpu_share"]),
+                percent(step.get("others_share")),
+            )
+            for step in steps
+        ],
+        words=frozenset(),
+    )
+
+
+def durability_section(run: Run) -> Section | Missing:
+    group = run.group("durability")
+    modes = group.get("modes", ())
+    if not modes:
+        return Missing("Durability modes", "Durability was not measured in this run.")
+    return Section(
+        key="durability",
+        title="Durability modes",
+        shows=(
+            "The same load on each mode: strict fsyncs before a buyer is answered, balanced once a second, "
+            "replicated is strict and waits for a replica to be there."
+        ),
+        finding=_durability_finding(modes),
+        mode=", ".join(mode["mode"] for mode in modes),
+        charts=(
+            Chart(
+                lambda _: durability_chart(modes),
+                _durability_numbers(modes),
+                "Throughput, p99 and Redis CPU by durability mode",
+            ),
+        ),
+        half=True,
+        notes=[f"{each['mode']} was skipped: {each['why']}" for each in group.get("skipped", ())],
+    )
+
+
+def strict_share(modes: Sequence[Values]) -> float | None:
+    """Throughput of strict as a share of balanced."""
+    rates = {mode["mode"]: mode["saturated"]["accepted_per_s"] for mode in modes}
+    if not rates.get("strict") or not rates.get("balanced"):
+        return None
+    return float(rates["strict"] / rates["balanced"])
+
+
+def _durability_finding(modes: Sequence[Values]) -> str:
+    share = strict_share(modes)
+    if share is None:
+        only = modes[0]
+        return f"{only['mode'].capitalize()} carries {rate(only['saturated']['accepted_per_s'])}/s."
+    rates = {mode["mode"]: mode["saturated"]["accepted_per_s"] for mode in modes}
+    word = "keeps" if share >= 0.8 else "keeps only"
+    return (
+        f"Strict carries {rate(rates['strict'])}/s and {word} {percent(share)} of balanced: every "
+        "acknowledged reservation survives a power cut for that."
+    )
+
+
+def durability_chart(modes: Sequence[Values]) -> Spec:
+    panels = [
+        (
+            "Accepted/s at saturation",
+            [m["saturated"]["accepted_per_s"] for m in modes],
+            "$front",
+            rate,
+        ),
+        ("p99 at half of it, ms", [m["half"]["latency_ms"]["p99"] for m in modes], "$p90", number),
+        (
+            "Redis CPU µs per reservation",
+            [m["saturated"]["cpu_us"]["redis"] or 0 for m in modes],
+            "$redis",
+            number,
+        ),
+    ]
+    top, bottom, left, right = 34, 6, 78, 14
+    panel_px = 26 * len(modes) + 40
+    height = panel_px * len(panels) + top + bottom
+    share = panel_px / (panel_px * len(panels))
+    traces, annotations, layout = [], [], {}
+    for at, (title, values, color, words) in enumerate(panels):
+        suffix = "" if at == 0 else str(at + 1)
+        low = 1 - (at + 1) * share + (34 / (height - top - bottom) if at < 2 else 0)
+        high = 1 - at * share
+        traces.append(_bar([m["mode"] for m in modes], values, color, suffix))
+        layout[f"xaxis{suffix}"] = axis(
+            range=[0, max(values) * 1.28 or 1], anchor=f"y{suffix}", showgrid=False,
+            showticklabels=False,
+        )  # fmt: skip
+        layout[f"yaxis{suffix}"] = axis(
+            domain=[max(0, low), high], anchor=f"x{suffix}", autorange="reversed", showgrid=False,
+            tickfont={"size": 12.5, "color": "$ink-2"},
+        )  # fmt: skip
+        annotations.append(caption(title, y=high))
+        annotations[-1]["yshift"] = 2
+        annotations += [
+            label(
+                words(value), color="$ink", x=value, y=m["mode"], xref=f"x{suffix}",
+                yref=f"y{suffix}", xanchor="left", xshift=6,
+            )
+            for m, value in zip(modes, values, strict=True)
+        ]  # fmt: skip
+    return figure(
+        traces,
+        height=height,
+        margin=(left, right, top, bottom),
+        bargap=0.3,
+        annotations=annotations,
+        **layout,
+    )
+
+
+def _bar(names: Sequence[str], values: Sequence[float], color: str, suffix: str) -> Spec:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "x": list(values),
+        "y": list(names),
+        "xaxis": f"x{suffix}",
+        "yaxis": f"y{suffix}",
+        "marker": {"color": color},
+        "hovertemplate": "%{y}: %{x:,.4~g}<extra></extra>",
+    }
+
+
+def _durability_numbers(modes: Sequence[Values]) -> Table:
+    return Table(
+        (
+            "mode",
+            "accepted/s",
+            "p50 ms at half",
+            "p99 ms at half",
+            "Redis µs",
+            "front µs",
+            "others",
+        ),
+        [
+            (
+                mode["mode"],
+                rate(mode["saturated"]["accepted_per_s"]),
+                number(mode["half"]["latency_ms"]["p50"]),
+                number(mode["half"]["latency_ms"]["p99"]),
+                number(mode["saturated"]["cpu_us"]["redis"]),
+                number(mode["saturated"]["cpu_us"]["front"]),
+                percent(mode["saturated"].get("others_share")),
+            )
+            for mode in modes
+        ],
+    )
+
+
+def memory_section(run: Run) -> Section | Missing:
+    memory = run.group("memory")
+    idle = memory.get("front_idle", ())
+    if not idle:
+        return Missing("Memory", "Memory was not measured in this run.")
+    return Section(
+        key="memory",
+        title="Memory",
+        shows="Resident memory of a front while connections that have asked once do nothing.",
+        finding=_memory_finding(memory, idle),
+        mode=memory.get("durability", ""),
+        charts=(
+            Chart(
+                lambda _: memory_chart(idle),
+                Table(
+                    ("idle connections", "front MiB"),
+                    [(number(each["connections"]), number(each["rss_mib"])) for each in idle],
+                    words=frozenset(),
+                ),
+                "Memory of a front over idle connections",
+            ),
+        ),
+        half=True,
+        notes=(
+            f"A worker holds {number(memory['worker_fresh_mib'])} MiB when it starts and "
+            f"{number(memory['worker_after_mib'])} MiB after {memory['reservations']:,} reservations; a "
+            f"front {number(memory['front_fresh_mib'])} and {number(memory['front_after_mib'])} MiB.",
+        ),
+    )
+
+
+def kib_per_connection(idle: Sequence[Values]) -> float | None:
+    first, last = idle[0], idle[-1]
+    more = last["connections"] - first["connections"]
+    return (last["rss_mib"] - first["rss_mib"]) * 1024 / more if more else None
+
+
+def _memory_finding(memory: Values, idle: Sequence[Values]) -> str:
+    each = kib_per_connection(idle)
+    connection = f", and an idle connection costs {number(each)} KiB of a front" if each else ""
+    million = memory["redis_bytes_per_reservation"] * 1_000_000 / 2**20
+    return (
+        f"A reservation takes {number(memory['redis_bytes_per_reservation'])} bytes of Redis once it is "
+        f"stored ({number(million)} MiB per million){connection}."
+    )
+
+
+def memory_chart(idle: Sequence[Values]) -> Spec:
+    top_value = nice_top(max(each["rss_mib"] for each in idle) * 1.15)
+    names = [f"{each['connections']:,}" for each in idle]
+    traces: list[Spec] = [
+        {
+            "type": "bar", "x": names, "y": [each["rss_mib"] for each in idle],
+            "marker": {"color": "$front"}, "hovertemplate": "%{x} idle: %{y:.1f} MiB<extra></extra>",
+        }
+    ]  # fmt: skip
+    annotations = [
+        caption("Front, MiB resident"),
+        *[
+            label(f"<b>{number(each['rss_mib'])}</b>", color="$front", x=name, y=each["rss_mib"],
+                  yanchor="bottom", yshift=3)
+            for name, each in zip(names, idle, strict=True)
+        ],
+        label("idle connections", xref="paper", yref="paper", x=1, y=0, yshift=-26,
+              xanchor="right", yanchor="top"),
+    ]  # fmt: skip
+    return figure(
+        traces,
+        height=300,
+        margin=(42, 14, 44, 50),
+        bargap=0.55,
+        annotations=annotations,
+        xaxis=base_axis(type="category"),
+        yaxis=axis(range=[0, top_value], nticks=5),
+    )
