@@ -10,9 +10,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 SHOWN_MAX: Final = 20  # Of the ids that are told in full.
-# How a click may end other than by a refusal, which is counted by its code.
-ACKNOWLEDGED: Final = "acknowledged"
-GIVEN_UP: Final = "given_up"  # shed or lost even at the last attempt
+ANSWERED_MAX: Final = 10_000  # Nobody asks with an older key again.
 
 
 class Click(NamedTuple):
@@ -32,7 +30,7 @@ class Summary(msgspec.Struct):
     paid: int = 0  # of those seen paid
     abandoned: int = 0  # walked away from, on purpose
     released: int = 0  # given back, on purpose
-    refused: Counter[str] = msgspec.field(default_factory=Counter)  # by code
+    refused: dict[str, int] = {}  # by code
     repeats: int = 0  # requests sent again with the same key
     open_clicks: int = 0  # nobody knows yet
     open_orders: int = 0  # promised and not seen yet
@@ -51,7 +49,7 @@ class Summary(msgspec.Struct):
     def add(self, other: "Summary") -> None:
         for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.refused.update(other.refused)
+        self.refused = dict(Counter(self.refused) + Counter(other.refused))
         self.contradictions = [*self.contradictions, *other.contradictions][:SHOWN_MAX]
         self.missing = [*self.missing, *other.missing][:SHOWN_MAX]
 
@@ -67,7 +65,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._summary = Summary()
-        self._answered: dict[str, str] = {}  # key → reservation, while its order is not seen
+        self._answered: dict[str, str] = {}  # key → reservation, of the newest ANSWERED_MAX
         self.open_clicks: dict[str, Click] = {}
         self.open_orders: dict[str, str] = {}  # reservation → token
 
@@ -85,6 +83,8 @@ class Ledger:
         if click is not None:
             self._summary.acknowledged += 1
             self._answered[key] = reservation_id
+            if len(self._answered) > ANSWERED_MAX:
+                del self._answered[next(iter(self._answered))]
             self.open_orders[reservation_id] = click.token
         elif self._answered.get(key, reservation_id) != reservation_id:
             self._contradict(f"one key, two reservations: {self._answered[key]}, {reservation_id}")
@@ -92,7 +92,7 @@ class Ledger:
     def refuse(self, key: str, code: str) -> None:
         """The outcome is known: nothing was promised."""
         if self.open_clicks.pop(key, None) is not None:
-            self._summary.refused[code] += 1
+            self._summary.refused[code] = self._summary.refused.get(code, 0) + 1
 
     def order(self, reservation_id: str) -> None:
         """The reservation is an order."""
@@ -114,7 +114,9 @@ class Ledger:
 
     def summary(self, users: int) -> Summary:
         """How things stand. `users` are those who shop now."""
-        now = msgspec.structs.replace(self._summary, users=users)
+        now = msgspec.structs.replace(
+            self._summary, users=users, refused=dict(self._summary.refused)
+        )
         now.open_clicks, now.open_orders = len(self.open_clicks), len(self.open_orders)
         now.missing = list(self.open_orders)[:SHOWN_MAX]
         return now
@@ -133,10 +135,11 @@ def total(summaries: Iterable[Summary]) -> Summary:
 
 def as_text(summary: Summary) -> str:
     """The tally for a terminal, its verdict in the last line."""
-    refused = ", ".join(f"{code} {count:,}" for code, count in summary.refused.most_common())
+    refused = Counter(summary.refused)
+    codes = ", ".join(f"{code} {count:,}" for code, count in refused.most_common())
     rows = [
         ("clicks", summary.clicks, f"with {summary.repeats:,} repeats under the same key"),
-        ("refused", summary.refused.total(), refused),
+        ("refused", refused.total(), codes),
         ("acknowledged", summary.acknowledged, "reservations promised"),
         ("ordered", summary.ordered, "of them seen as orders"),
         ("paid", summary.paid, "of those seen paid"),

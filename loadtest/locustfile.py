@@ -55,6 +55,7 @@ def add_options(parser: ArgumentParser) -> None:
         ("spike-users", 200, "Shoppers in the rush"),
         ("spike-seconds", 15.0, "How long the rush lasts after T0"),
         ("decay-seconds", 10.0, "How long the crowd takes to go home"),
+        ("settle-seconds", 30.0, "How long is waited at most until every outcome is known"),
         ("abandon", 0.1, "Share of those who reserve and never pay"),
     ):
         group.add_argument(

@@ -18,7 +18,6 @@ logger = logging.getLogger(__name__)
 
 CROWD_COMES_SECONDS: Final = 2.0  # Before T0: spawning takes a moment, and crowds wait at doors.
 DECAY_STEPS: Final = 5
-SETTLE_SECONDS_MAX: Final = 30.0  # Then whatever is open stays open in the tally.
 LOOK_SECONDS_MAX: Final = 10.0
 
 Users = tuple[int, float]  # how many, and how many come or go per second
@@ -55,8 +54,8 @@ class Burst(LoadTestShape):
         if run_s < options.decay_seconds:
             return _users(self._decayed(run_s / options.decay_seconds), options)
         settled = type(self).standing().settled
-        if settled or run_s > options.decay_seconds + SETTLE_SECONDS_MAX:
-            return None
+        if settled or run_s > options.decay_seconds + options.settle_seconds:
+            return None  # Whatever is open then stays open in the tally.
         return 0, float(options.spike_users)
 
     def _decayed(self, share: float) -> int:
