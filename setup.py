@@ -3,9 +3,14 @@
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
+KERNELS = ("batch", "gate", "holders", "ids", "records", "straight", "tokens")
+
 setup(
     ext_modules=cythonize(
-        [Extension("ext.records", ["ext/records.pyx"], extra_compile_args=["-O3"])],
+        [
+            Extension(f"ext.{name}", [f"ext/{name}.pyx"], extra_compile_args=["-O3"])
+            for name in KERNELS
+        ],
         compiler_directives={"language_level": 3},
     )
 )

@@ -1,4 +1,4 @@
-"""Stands in front of aiohttp's protocol: caps connections and closes those that dawdle.
+"""Caps connections and closes those that dawdle: the gate's, and aiohttp's by standing in front.
 
 aiohttp bounds neither the time in which a request arrives (slowloris) nor the number of
 connections. The guard wraps its protocol and passes everything on; it knows nothing of HTTP
@@ -10,7 +10,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from aiohttp import StreamReader
 
@@ -30,41 +30,39 @@ FULL_ANSWER: Final = (
 ).encode() + _full.body
 
 
-class ConnectionGuards:
-    """The guards of one process, and its connection caps."""
+class Connection(Protocol):
+    """A connection that is counted and watched."""
+
+    @property
+    def address(self) -> str:
+        """The peer's."""
+
+    def is_late(self, now: float) -> bool:
+        """Whether its time is over."""
+
+    def abort(self) -> None:
+        """Ends it at once."""
+
+
+class Connections:
+    """The open connections of one process, and their caps."""
+
+    full_answer = FULL_ANSWER
 
     def __init__(
-        self,
-        make_protocol: Callable[[], HttpConnection],
-        clock: Callable[[], float],
-        *,
-        connections_max: int,
-        per_address_max: int,
-        request_seconds_max: float,
+        self, clock: Callable[[], float], *, connections_max: int, per_address_max: int
     ) -> None:
-        self._make_protocol = make_protocol
         self._clock = clock
         self._connections_max = connections_max
         self._per_address_max = per_address_max
-        self.request_seconds_max = request_seconds_max
         self.now = clock()  # As of the last sweep: exact enough to bound seconds.
-        self._guards: dict[HttpConnection, ConnectionGuard] = {}
+        self.open: set[Connection] = set()
         self._of_address: Counter[str] = Counter()
         self.empty = asyncio.Event()  # No connection is open.
         self.empty.set()
 
-    def __call__(self) -> "ConnectionGuard":
-        """The protocol of a new connection, for `loop.create_server`."""
-        return ConnectionGuard(self, self._make_protocol())
-
     def __len__(self) -> int:
-        return len(self._guards)
-
-    def headers_arrived(self, protocol: HttpConnection, payload: StreamReader) -> None:
-        """A request's headers are read; it has arrived once `payload` is at its end."""
-        guard = self._guards.get(protocol)
-        if guard is not None:
-            guard.payload = payload
+        return len(self.open)
 
     async def run(self) -> None:
         """Sweeps until cancelled."""
@@ -75,34 +73,75 @@ class ConnectionGuards:
     def sweep_once(self) -> int:
         """Closes the connections whose time is over. Returns how many."""
         self.now = self._clock()
-        late = [guard for guard in self._guards.values() if guard.is_late(self.now)]
-        for guard in late:
-            guard.abort()
+        late = [connection for connection in self.open if connection.is_late(self.now)]
+        for connection in late:
+            connection.abort()
         if late:
             metrics.shed.labels("slow_connection").inc(len(late))
         return len(late)
 
-    def admit(self, guard: "ConnectionGuard", protocol: HttpConnection) -> bool:
+    def admit(self, connection: Connection) -> bool:
         """Counts a new connection in; False if there are too many already."""
         if (
-            len(self._guards) >= self._connections_max
-            or self._of_address[guard.address] >= self._per_address_max
+            len(self.open) >= self._connections_max
+            or self._of_address[connection.address] >= self._per_address_max
         ):
             metrics.shed.labels("connections").inc()
             return False
-        self._guards[protocol] = guard
+        self.open.add(connection)
         self.empty.clear()
-        self._of_address[guard.address] += 1
+        self._of_address[connection.address] += 1
+        return True
+
+    def leave(self, connection: Connection) -> None:
+        if connection not in self.open:
+            return
+        self.open.remove(connection)
+        self._of_address[connection.address] -= 1
+        if not self._of_address[connection.address]:
+            del self._of_address[connection.address]
+        if not self.open:
+            self.empty.set()
+
+
+class ConnectionGuards:
+    """Makes the guards of aiohttp's protocols."""
+
+    def __init__(
+        self,
+        make_protocol: Callable[[], HttpConnection],
+        connections: Connections,
+        *,
+        request_seconds_max: float,
+    ) -> None:
+        self._make_protocol = make_protocol
+        self._connections = connections
+        self.request_seconds_max = request_seconds_max
+        self._guards: dict[HttpConnection, ConnectionGuard] = {}
+
+    def __call__(self) -> "ConnectionGuard":
+        """The protocol of a new connection, for `loop.create_server`."""
+        return ConnectionGuard(self, self._make_protocol())
+
+    @property
+    def now(self) -> float:
+        return self._connections.now
+
+    def headers_arrived(self, protocol: HttpConnection, payload: StreamReader) -> None:
+        """A request's headers are read; it has arrived once `payload` is at its end."""
+        guard = self._guards.get(protocol)
+        if guard is not None:
+            guard.payload = payload
+
+    def admit(self, guard: "ConnectionGuard", protocol: HttpConnection) -> bool:
+        if not self._connections.admit(guard):
+            return False
+        self._guards[protocol] = guard
         return True
 
     def leave(self, guard: "ConnectionGuard", protocol: HttpConnection) -> None:
-        if self._guards.pop(protocol, None) is None:
-            return
-        self._of_address[guard.address] -= 1
-        if not self._of_address[guard.address]:
-            del self._of_address[guard.address]
-        if not self._guards:
-            self.empty.set()
+        self._guards.pop(protocol, None)
+        self._connections.leave(guard)
 
 
 class ConnectionGuard(asyncio.Protocol):

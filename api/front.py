@@ -24,11 +24,16 @@ _BEARER: Final = "Bearer "
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{8,64}")
 
 
+def fresh_prefix() -> str:
+    """What the names of one source of requests begin with."""
+    return secrets.token_hex(6)
+
+
 class RequestIds:
     """Names each request, so that an answer can be found in the log."""
 
     def __init__(self) -> None:
-        self._prefix = secrets.token_hex(6)
+        self._prefix = fresh_prefix()
         self._count = 0
 
     def of(self, incoming: str | None) -> str:
@@ -89,7 +94,11 @@ class Front:
 
     def caller(self, request: web.BaseRequest) -> Identity:
         """Who calls, within the caller's rate. Raises Refusal."""
-        identity = self.identify(request.headers.get("Authorization"))
+        return self.caller_by(request.headers.get("Authorization"))
+
+    def caller_by(self, authorization: str | None) -> Identity:
+        """As `caller`, by the Authorization header alone."""
+        identity = self.identify(authorization)
         if identity is None:
             raise Refusal(Code.UNAUTHENTICATED)
         if wait_s := self.throttle.admit(identity.user_id):
@@ -120,7 +129,12 @@ class Front:
 
 def order_ids(request: web.Request, name: str) -> tuple[str, str]:
     """(sale_id, reservation_id) of a public id in the path. Raises Refusal."""
-    ids = parse_public_id(request.match_info[name])
+    return ids_in(request.match_info[name])
+
+
+def ids_in(text: str) -> tuple[str, str]:
+    """(sale_id, reservation_id) of a public id. Raises Refusal."""
+    ids = parse_public_id(text)
     if ids is None:
         raise Refusal(Code.NOT_FOUND)
     return ids

@@ -74,10 +74,10 @@ def adapt(front: Front, route: Route) -> Callable[[Any], Awaitable[web.StreamRes
     async def call(request: Any) -> web.StreamResponse:
         request_id = request_id_of(front, request)
         if always:
-            answer = await _answer(front, handler, request, request_id)
+            answer = await answered(handler(front, request), request_id)
         elif in_flight.try_enter():
             try:
-                answer = await _answer(front, handler, request, request_id)
+                answer = await answered(handler(front, request), request_id)
             finally:
                 in_flight.leave()
         else:
@@ -121,9 +121,10 @@ def _respond(front: Front, route: str, request_id: str, answer: Answer) -> web.R
     return response
 
 
-async def _answer(front: Front, handler: Handler, request: web.Request, request_id: str) -> Answer:
+async def answered(answering: Awaitable[Answer], request_id: str) -> Answer:
+    """The answer, whatever happens; ConnectionError, when the client left, passes."""
     try:
-        return await handler(front, request)
+        return await answering
     except Refusal as refusal:
         return refusal.answer
     except DoorbusterError as error:

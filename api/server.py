@@ -1,7 +1,7 @@
 """Serves the application on a listening socket, and stops without losing an answer.
 
-The reserve call goes straight from aiohttp's protocol to its handler; everything else goes through
-`web.Application`, whose routing costs more than a reservation's own work.
+The gate takes every connection first and serves the hot calls; aiohttp has the rest. There, too,
+the reserve call goes straight to its handler: `web.Application` costs more than its own work.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import uvloop
 from aiohttp import http_parser, web
 
 from api.app import FRONT, make_app
-from api.connection import ConnectionGuards
+from api.connection import ConnectionGuards, Connections
 from api.counts import FLUSH_SECONDS
 from api.protocol import HttpConnection, quiet
 from api.reservations.handlers import hot_sale_id, make_reservation
@@ -26,6 +26,13 @@ from api.routing import Route, adapt
 from engine.config import Settings
 from engine.core import Engine
 from engine.errors import ConfigError
+from ext import COMPILED
+
+if COMPILED:
+    from httptools import HttpRequestParser
+
+    from api.gate import GateDoors
+    from ext.gate import Gate, GateConnection
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +41,7 @@ HEADER_LINE_BYTES_MAX: Final = 8190
 HEADERS_MAX: Final = 64
 GOODBYE_SECONDS: Final = 0.25  # In which kept-alive connections are told "Connection: close".
 STOP_SECONDS_MAX: Final = 30.0
+STOP_STEP_SECONDS: Final = 0.01
 
 GC_THRESHOLDS: Final = (20_000, 10, 10)  # Some batches' worth of objects; Python's own is 700.
 
@@ -62,18 +70,26 @@ class HttpServer:
         self._server = web.Server(
             _dispatcher(self.app, self._runner.server), request_factory=self._make_request
         )
-        self.guards = ConnectionGuards(
-            self._make_protocol,
+        self.connections = Connections(
             loop.time,
             connections_max=settings.connections_max,
             per_address_max=settings.connections_per_address_max,
+        )
+        self.guards = ConnectionGuards(
+            self._make_protocol,
+            self.connections,
             request_seconds_max=settings.request_seconds_max,
         )
-        self._listening = await loop.create_server(self.guards, sock=self.listener, backlog=BACKLOG)
+        self.gate = self._make_gate()
+        self._listening = await loop.create_server(
+            self.gate or self.guards, sock=self.listener, backlog=BACKLOG
+        )
         self._tasks = [
-            asyncio.create_task(self.guards.run(), name="connection guards"),
+            asyncio.create_task(self.connections.run(), name="watch connections"),
             asyncio.create_task(self._flush_counts(), name="flush counts"),
         ]
+        if self.gate is not None:
+            self._tasks.append(asyncio.create_task(self._doors.forget_sales(), name="forget sales"))
 
     async def stop(self) -> None:
         """Stops accepting, finishes what is in flight, says goodbye, closes. Idempotent."""
@@ -81,16 +97,61 @@ class HttpServer:
             return
         tasks, self._tasks = self._tasks, []
         self.app[FRONT].stopping = True
+        if self.gate is not None:
+            self.gate.stopping = True
         # One more turn takes in what the kernel has accepted already: closing would reset it.
         await asyncio.sleep(0)
         self._listening.close()
         await self._say_goodbye()
         self._server.pre_shutdown()
-        await self._server.shutdown(STOP_SECONDS_MAX)
+        await asyncio.gather(self._server.shutdown(STOP_SECONDS_MAX), self._close_gate())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self.gate is not None:
+            self._doors.flush_counts()
         await self._runner.cleanup()
+
+    def _make_gate(self) -> "Gate | None":
+        settings = self._settings
+        if not settings.gate:
+            return None
+        if not COMPILED:
+            logger.warning(
+                "ext/ is not compiled: aiohttp serves alone, at a multiple of the cost. "
+                "`pip install .` compiles it.",
+                extra={"action": "gate_missing"},
+            )
+            return None
+        self._doors = GateDoors(self.app[FRONT], self.guards)
+        return Gate(
+            self._doors.straight.take,
+            self._doors,
+            self.connections,
+            HttpRequestParser,
+            body_bytes_max=settings.body_bytes_max,
+            request_seconds_max=settings.request_seconds_max,
+            keepalive_seconds=settings.keepalive_seconds,
+        )
+
+    async def _close_gate(self) -> None:
+        """Closes the gate's connections once they have their answers."""
+        if self.gate is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS_MAX):
+                await self._doors.stop()
+                while waiting := self._close_idle():
+                    logger.debug("%d connections wait for an answer.", waiting)
+                    await asyncio.sleep(STOP_STEP_SECONDS)
+
+    def _close_idle(self) -> int:
+        """Closes the gate's connections that wait for nothing. Returns how many wait for an answer."""
+        mine = [each for each in self.connections.open if isinstance(each, GateConnection)]
+        idle = [connection for connection in mine if connection.is_idle()]
+        for connection in idle:
+            connection.close()
+        return len(mine) - len(idle)
 
     def _make_protocol(self) -> HttpConnection:
         return HttpConnection(
@@ -118,11 +179,13 @@ class HttpServer:
     async def _say_goodbye(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS):
-                await self.guards.empty.wait()
+                await self.connections.empty.wait()
 
     async def _flush_counts(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
+            if self.gate is not None:
+                self._doors.flush_counts()
             self.app[FRONT].counts.flush()
 
 

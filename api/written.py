@@ -46,18 +46,25 @@ class WrittenAnswer(web.StreamResponse):
         """Nothing is left to write."""
 
 
-def as_bytes(answer: Answer, request_id: str) -> bytes:
-    """An HTTP/1.1 response (RFC 9112)."""
+def as_bytes(answer: Answer, request_id: str, *, close: bool = False) -> bytes:
+    """An HTTP/1.1 response (RFC 9112). `close` says that it is the last of its connection."""
     location = f"Location: {answer.location}\r\n" if answer.location else ""
+    ending = "Connection: close\r\n" if close else ""
     own = (
         f"{location}X-Request-Id: {request_id}\r\nContent-Length: {len(answer.body)}\r\n"
-        f"Date: {rfc822_formatted_time()}\r\n\r\n"
+        f"Date: {http_date()}\r\n{ending}\r\n"
     )
-    return _head(answer.status, answer.headers) + own.encode() + answer.body
+    return head_of(answer.status, answer.headers) + own.encode() + answer.body
+
+
+def http_date() -> str:
+    """Now, as the Date header says it (RFC 9110 §5.6.7)."""
+    return rfc822_formatted_time()
 
 
 @lru_cache(maxsize=HEADS_MAX)
-def _head(status: int, headers: Headers) -> bytes:
+def head_of(status: int, headers: Headers) -> bytes:
+    """The status line and the headers that are the same for many answers."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines += (f"{name}: {value}" for name, value in headers)
     return ("\r\n".join(lines) + "\r\n").encode()

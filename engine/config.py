@@ -49,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     # Front.
     front_processes: NotNegative = 0  # 0: one per core
+    gate: bool = True  # the compiled hot path; false: aiohttp serves alone
     in_flight_max: Positive = 1024  # requests per process; beyond it 503 `overloaded`
     connections_max: Positive = 20_000  # per process
     connections_per_address_max: Positive = 4096  # per process; raise it behind a proxy

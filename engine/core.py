@@ -11,6 +11,7 @@ from engine.connections import connect_redis, verify_durability
 from engine.errors import ConfigError
 from engine.ids import Ids, RandomIds
 from engine.inventory import Inventory
+from engine.inventory.link import RedisLink
 from engine.orders import OrderService
 from engine.payment.service import PaymentService
 from engine.sales import LiveStock, SaleControl, SaleDirectory
@@ -49,7 +50,11 @@ class Engine:
             await redis.aclose()
             raise
         inventory = Inventory(
-            redis, clock, batch_max=settings.batch_max, queue_max=settings.reserve_queue_max
+            redis,
+            clock,
+            batch_max=settings.batch_max,
+            queue_max=settings.reserve_queue_max,
+            link=RedisLink(redis),
         )
         directory = SaleDirectory(pool, clock)
         return cls(

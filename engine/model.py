@@ -4,18 +4,17 @@ Pure values. Leaves every decision about storage and transport to others.
 """
 
 import re
-from base64 import urlsafe_b64encode
 from enum import StrEnum
-from hashlib import blake2b
 from typing import Final
 
 import msgspec
+
+import ext
 
 ITEMS_MAX: Final = 20  # Distinct SKUs in one reservation: a cart, not a warehouse.
 QUANTITY_MAX: Final = 10_000  # Units of one SKU in one request: more is a typing error.
 UNITS_MAX: Final = 1_000_000_000  # Units of one SKU in one sale; Lua counts exactly to 2^53.
 RESERVATIONS_PER_BUYER_MAX: Final = 16  # Released ones included; bounds a buyer's record.
-RESERVATION_ID_BYTES: Final = 15  # 120 bits: 20 characters of base64 without padding.
 IDEMPOTENCY_KEY_MAX: Final = 128
 
 SALE_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
@@ -24,6 +23,10 @@ USER_ID = re.compile(
     r"[!-~]{1,128}"
 )  # Printable ASCII: foreign `sub` claims look like many things.
 RESERVATION_ID = re.compile(r"[A-Za-z0-9_-]{20}")
+
+# Of (sale_id, user_id, idempotency_key): the same three always give the same id, so a retry is the
+# same reservation. The first 120 bits of BLAKE2b (RFC 7693), in base64 without padding.
+make_reservation_id: Final = ext.make_reservation_id
 
 
 class Outcome(StrEnum):
@@ -156,17 +159,6 @@ class Reservation(msgspec.Struct, frozen=True):
     state: ReservationState
     reserved_until_ms: int
     items_text: str
-
-
-def make_reservation_id(sale_id: str, user_id: str, idempotency_key: str) -> str:
-    """The same three always give the same id, so a retry is the same reservation.
-
-    20 URL-safe characters: the first 120 bits of BLAKE2b (RFC 7693) over the three, each followed
-    by a byte that none of them contains.
-    """
-    text = f"{sale_id}\0{user_id}\0{idempotency_key}"
-    digest = blake2b(text.encode(), digest_size=RESERVATION_ID_BYTES).digest()
-    return urlsafe_b64encode(digest).decode()
 
 
 def public_id(sale_id: str, reservation_id: str) -> str:

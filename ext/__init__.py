@@ -1,1 +1,22 @@
-"""Compiled kernels: synchronous leaf code. Imports nothing of ours."""
+"""Compiled kernels, leaves that import nothing of ours, and their plain forms (ext/plain).
+
+Whoever needs a kernel imports it from here and gets the plain form where ext/ is not compiled.
+The gate has no plain form: without it aiohttp serves alone.
+"""
+
+try:
+    from ext.batch import ReserveBatch
+    from ext.ids import make_reservation_id
+    from ext.records import split_batch
+    from ext.tokens import TokenVerifier
+
+    COMPILED = True
+except ImportError:
+    from ext.plain.batch import ReserveBatch  # type: ignore[assignment]
+    from ext.plain.ids import make_reservation_id
+    from ext.plain.records import split_batch
+    from ext.plain.tokens import TokenVerifier  # type: ignore[assignment]
+
+    COMPILED = False
+
+__all__ = ["COMPILED", "ReserveBatch", "TokenVerifier", "make_reservation_id", "split_batch"]

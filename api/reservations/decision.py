@@ -110,10 +110,17 @@ async def reserve(engine: Engine, call: ReserveCall) -> Answer:
         answer = problem_of(error)
         assert answer is not None
         return answer
+    return answer_to_reply(engine, sale, items_text, reply)
+
+
+def answer_to_reply(
+    engine: Engine, sale: Sale, items_text: str, reply: Reserved | Refused
+) -> Answer:
+    """The engine's outcome in HTTP's words."""
     if type(reply) is Reserved:
-        return _accepted(call.sale_id, reply, items_text)
+        return _accepted(sale.sale_id, reply, items_text)
     assert isinstance(reply, Refused)
-    return _refused(engine, sale, reply.outcome)
+    return answer_to_refusal(engine, sale, reply.outcome)
 
 
 async def _look_up(engine: Engine, sale_id: str) -> Sale | None:
@@ -155,7 +162,7 @@ def _accepted(sale_id: str, reserved: Reserved, items_text: str) -> Answer:
     body = ReservationBody(
         reservation_id=name,
         sale_id=sale_id,
-        items=_items_json(items_text),
+        items=items_json(items_text),
         status=reserved.state.value,
         reserved_until=time_text(reserved.reserved_until_ms),
     )
@@ -166,12 +173,13 @@ def _accepted(sale_id: str, reserved: Reserved, items_text: str) -> Answer:
 
 
 @lru_cache(maxsize=4096)
-def _items_json(items_text: str) -> msgspec.Raw:
+def items_json(items_text: str) -> msgspec.Raw:
     """Items as JSON. Most buyers of a sale want the same few things."""
     return msgspec.Raw(_encode(items_from_text(items_text)))
 
 
-def _refused(engine: Engine, sale: Sale, outcome: Outcome) -> Answer:
+def answer_to_refusal(engine: Engine, sale: Sale, outcome: Outcome) -> Answer:
+    """The problem that says why nothing is held."""
     if outcome is Outcome.NOT_STARTED:
         wait_ms = sale.opens_at_ms - engine.clock.now_ms()
         return problem(Code.NOT_STARTED, retry_after_s=wait_ms / 1000)

@@ -5,7 +5,7 @@ from typing import Any, Final, cast
 from aiohttp import web
 
 from api.answers import Answer, personal, time_text
-from api.front import Front, order_ids
+from api.front import Front, ids_in, order_ids
 from api.orders.store import Order, OrderBook, order_body
 from api.problems import Code, Refusal
 from api.reservations.decision import ReservationBody, ReserveCall, reserve
@@ -52,8 +52,14 @@ async def make_reservation(front: Front, request: web.BaseRequest) -> Answer:
 
 
 async def show_reservation(front: Front, request: web.Request) -> Answer:
-    identity = front.caller(request)
-    sale_id, reservation_id = order_ids(request, "reservation")
+    authorization = request.headers.get("Authorization")
+    return await reservation_shown(front, authorization, request.match_info["reservation"])
+
+
+async def reservation_shown(front: Front, authorization: str | None, name: str) -> Answer:
+    """The reservation of this public id, to its buyer. Raises Refusal."""
+    identity = front.caller_by(authorization)
+    sale_id, reservation_id = ids_in(name)
     try:
         order = await OrderBook(front.engine.pool).find(sale_id, reservation_id)
     except StoreUnavailable:

@@ -23,7 +23,12 @@ async def list_sales(front: Front, _: web.Request) -> Answer:
 
 
 async def show_sale(front: Front, request: web.Request) -> Answer:
-    sale = await front.engine.directory.get(request.match_info["sale"])
+    return await sale_shown(front, request.match_info["sale"])
+
+
+async def sale_shown(front: Front, sale_id: str) -> Answer:
+    """The sale as it is now, or the problem that there is none."""
+    sale = await front.engine.directory.get(sale_id)
     if sale is None:
         return problem(Code.UNKNOWN_SALE)
     return public(await _shown(front, sale))

@@ -1,5 +1,6 @@
 """The typed face of the Lua scripts: reserve, confirm, release, restock, launch, configure, fence."""
 
+import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, cast
 
@@ -10,7 +11,8 @@ from engine import metrics
 from engine.clock import Clock
 from engine.connections import redis_errors
 from engine.errors import Overloaded
-from engine.inventory.batcher import Batcher
+from engine.inventory.link import Link, PooledLink
+from engine.inventory.queue import Replies, ReserveQueue
 from engine.keys import DRAIN_GROUP, shard_keys
 from engine.lua import SCRIPT_NAMES, LuaScript
 from engine.model import (
@@ -22,6 +24,7 @@ from engine.model import (
     ReserveRequest,
     SaleState,
 )
+from ext import ReserveBatch
 
 RESOLVE_BATCH_MAX: Final = 512  # Pairs per confirm or release call; the scripts refuse more.
 SALES_MAX: Final = 1024  # Sales that sell at the same moment in one process.
@@ -99,13 +102,23 @@ class StockSnapshot(msgspec.Struct, frozen=True):
 class Inventory:
     """Every write to the stock in Redis goes through here."""
 
-    def __init__(self, redis: Redis, clock: Clock, *, batch_max: int, queue_max: int) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        clock: Clock,
+        *,
+        batch_max: int,
+        queue_max: int,
+        link: Link | None = None,
+    ) -> None:
+        """`link` carries the reserve calls; without one they share the client's pool."""
         self._redis = redis
         self._clock = clock
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._scripts = {name: LuaScript(name) for name in SCRIPT_NAMES}
-        self._batchers: dict[SaleRef, Batcher[ReserveRequest, Reserved | Refused]] = {}
+        self._queues: dict[SaleRef, ReserveQueue] = {}
+        self._link = link or PooledLink(redis)
 
     async def reserve(self, sale: SaleRef, request: ReserveRequest) -> Reserved | Refused:
         """Takes units, all of them or none; the answer is final for this reservation id.
@@ -113,27 +126,37 @@ class Inventory:
         Raises Overloaded (nothing was done) or Unavailable (unknown: ask for the reservation, or
         repeat the same request).
         """
-        batcher = self._batchers.get(sale) or self._open_batcher(sale)
-        return await batcher.submit(request)
+        waiter = _FutureWaiter(request.reservation_id)
+        self.queue(sale).join(waiter, request.user_id, request.reservation_id, request.items_text)
+        return await waiter.answer
+
+    def queue(self, sale: SaleRef) -> ReserveQueue:
+        """Where this process' reservations in a sale gather. Raises Overloaded."""
+        return self._queues.get(sale) or self._open_queue(sale)
 
     async def reserve_batch(
         self, sale: SaleRef, requests: Sequence[ReserveRequest]
     ) -> list[Reserved | Refused]:
         """One atomic call for all of them, each with an outcome of its own."""
-        args: list[str | int] = [sale.epoch, self._clock.now_ms()]
-        for request in requests:
-            args += (request.user_id, request.reservation_id, request.items_text)
+        batch = ReserveBatch()
+        waiters = [_FutureWaiter(request.reservation_id) for request in requests]
+        for waiter, request in zip(waiters, requests, strict=True):
+            batch.add(waiter, request.user_id, request.reservation_id, request.items_text)
+        batch.reply(*await self._reserve(sale, batch))
+        return [waiter.answer.result() for waiter in waiters]
+
+    async def _reserve(self, sale: SaleRef, batch: ReserveBatch) -> Replies:
+        """One script call."""
+        metrics.batch_size.observe(len(batch))
+        script = self._scripts["reserve"]
+        arguments = [str(sale.epoch), str(self._clock.now_ms())]
         keys = shard_keys(sale.sale_id)
-        metrics.batch_size.observe(len(requests))
         with redis_errors():
-            until_s, *replies = await self._scripts["reserve"].run(self._redis, [*keys], args)
-        until_ms = int(until_s) * 1000
-        return [
-            Reserved(request.reservation_id, ReservationState.RESERVED, until_ms, replayed=False)
-            if reply == b"RESERVED"
-            else _REFUSALS.get(reply) or _replayed(request.reservation_id, reply)
-            for request, reply in zip(requests, replies, strict=True)
-        ]
+            until_s, *replies = await script.run_packed(
+                self._redis, self._link.call, [*keys], arguments, batch.command
+            )
+        # A fenced sale has no deadline to say: 0, a number.
+        return until_s or b"0", replies
 
     async def confirm(self, sale: SaleRef, pairs: Sequence[tuple[str, str]]) -> list[str]:
         """Reserved → sold for (user_id, reservation_id) pairs. Replies: the words of confirm.lua."""
@@ -226,26 +249,52 @@ class Inventory:
 
     async def stop(self) -> None:
         """Answers everything accepted so far, then refuses. Idempotent. Leaves the client open."""
-        for batcher in tuple(self._batchers.values()):
-            await batcher.stop()
+        for queue in tuple(self._queues.values()):
+            await queue.stop()
+        self._link.close()
 
     async def _run_word(self, script: str, keys: list[str], args: list[str | int]) -> str:
         with redis_errors():
             reply = await self._scripts[script].run(self._redis, keys, args)
         return cast("bytes", reply).decode()
 
-    def _open_batcher(self, sale: SaleRef) -> Batcher[ReserveRequest, Reserved | Refused]:
-        if len(self._batchers) >= SALES_MAX:
-            self._batchers = {ref: b for ref, b in self._batchers.items() if not b.idle}
-        if len(self._batchers) >= SALES_MAX:
+    def _open_queue(self, sale: SaleRef) -> ReserveQueue:
+        if len(self._queues) >= SALES_MAX:
+            self._queues = {ref: queue for ref, queue in self._queues.items() if not queue.idle}
+        if len(self._queues) >= SALES_MAX:
             raise Overloaded("Too many sales are selling at the same moment.")
-        batcher = Batcher[ReserveRequest, Reserved | Refused](
-            lambda requests: self.reserve_batch(sale, requests),
+        queue = self._queues[sale] = ReserveQueue(
+            lambda batch: self._reserve(sale, batch),
             batch_max=self._batch_max,
             queue_max=self._queue_max,
         )
-        self._batchers[sale] = batcher
-        return batcher
+        return queue
+
+
+class _FutureWaiter:
+    """Waits for a reply as asyncio does."""
+
+    def __init__(self, reservation_id: str) -> None:
+        self._reservation_id = reservation_id
+        self.answer: asyncio.Future[Reserved | Refused] = asyncio.Future()
+
+    def replied(self, until_s: bytes, reply: bytes) -> None:
+        if not self.answer.done():
+            self.answer.set_result(read_reply(self._reservation_id, until_s, reply))
+
+    def failed(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+            # Waiters may have left; asyncio would report their answers as never read.
+            self.answer.exception()
+
+
+def read_reply(reservation_id: str, until_s: bytes, reply: bytes) -> Reserved | Refused:
+    """What reserve.lua said of one reservation."""
+    if reply == b"RESERVED":
+        until_ms = int(until_s) * 1000
+        return Reserved(reservation_id, ReservationState.RESERVED, until_ms, replayed=False)
+    return _REFUSALS.get(reply) or _replayed(reservation_id, reply)
 
 
 def _replayed(reservation_id: str, reply: bytes) -> Reserved:

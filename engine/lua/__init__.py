@@ -1,11 +1,13 @@
 """Loads the Lua scripts and runs them by hash. What they mean is said at the top of each file."""
 
+from collections.abc import Awaitable, Callable
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final
 
+from hiredis import pack_command
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 SCRIPT_NAMES: Final = (
     "reserve",
@@ -35,3 +37,23 @@ class LuaScript:
             # It did not run, so running it now is no second time.
             await redis.script_load(self.text)
             return await redis.evalsha(self.sha, len(keys), *keys, *args)
+
+    async def run_packed(
+        self,
+        redis: Redis,
+        call: Callable[[bytes], Awaitable[Any]],
+        keys: list[str],
+        first: list[str],
+        pack: Callable[[bytes, int], bytes],
+    ) -> Any:
+        """As `run`, over a connection that takes RESP. `pack` puts the other arguments after the first."""
+        given = ("EVALSHA", self.sha, str(len(keys)), *keys, *first)
+        packed = pack_command(given)  # type: ignore[arg-type]  # It takes any length.
+        command = pack(packed[packed.index(b"\n") + 1 :], len(given))
+        reply = await call(command)
+        if isinstance(reply, ResponseError) and str(reply).startswith("NOSCRIPT"):
+            await redis.script_load(self.text)
+            reply = await call(command)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply

@@ -9,7 +9,6 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
-from api.connection import ConnectionGuards
 from engine.inventory import Inventory
 from engine.servers import EmbeddedPostgres, EmbeddedValkey
 from engine.store.database import connect
@@ -247,7 +246,7 @@ async def test_half_a_request_behind_a_whole_one_is_closed_too(
 async def test_a_request_sent_early_does_not_cost_the_answer_before_it(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guards: ConnectionGuards = served.server.guards
+    connections = served.server.connections
     asked, go_on = asyncio.Event(), asyncio.Event()
     reserve = served.engine.inventory.reserve
 
@@ -268,9 +267,9 @@ async def test_a_request_sent_early_does_not_cost_the_answer_before_it(
         await asyncio.wait_for(asked.wait(), 5)
         connection.send(request[:20])
         await served.get("/healthz")  # The loop has read what was sent before.
-        later = guards.now + 10 * guards.request_seconds_max
-        monkeypatch.setattr(guards, "_clock", lambda: later)
-        assert guards.sweep_once() == 0
+        later = connections.now + 10 * served.engine.settings.request_seconds_max
+        monkeypatch.setattr(connections, "_clock", lambda: later)
+        assert connections.sweep_once() == 0
         go_on.set()
         assert b" 201 " in await connection.answer()
         connection.send(request[20:])
@@ -382,11 +381,11 @@ async def _late(connection: RawConnection) -> bytes:
 
 
 async def test_guards_forget_connections_that_ended(served: Served) -> None:
-    guards: ConnectionGuards = served.server.guards
+    connections = served.server.connections
     async with await served.raw() as connection:
         connection.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert b" 200 " in await connection.rest()
     await served.session.close()
     async with asyncio.timeout(5):
-        await guards.empty.wait()
-    assert len(guards) == 0
+        await connections.empty.wait()
+    assert len(connections) == 0

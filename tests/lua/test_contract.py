@@ -4,6 +4,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+import hiredis
 import msgspec
 import pytest
 from redis.asyncio import Redis
@@ -87,6 +88,17 @@ class Recorder:
         self.sent = (key_count, words)
         return self.reply
 
+    async def call(self, command: bytes) -> Any:
+        """Stands where the link stands."""
+        reader = hiredis.Reader(encoding="utf-8")
+        reader.feed(command)
+        _, _, key_count, *words = reader.gets()
+        self.sent = (int(key_count), tuple(words))
+        return self.reply
+
+    def close(self) -> None:
+        """Nothing is open."""
+
 
 CLOCK = ManualClock()
 WRAPPERS: dict[str, tuple[Any, Callable[[Inventory], Awaitable[Any]]]] = {
@@ -115,7 +127,7 @@ async def test_wrapper_sends_what_the_header_lists(name: str) -> None:
     reply, call = WRAPPERS[name]
     recorder = Recorder(reply)
 
-    await call(Inventory(cast("Redis", recorder), CLOCK, batch_max=1, queue_max=1))
+    await call(Inventory(cast("Redis", recorder), CLOCK, batch_max=1, queue_max=1, link=recorder))
 
     key_count, words = recorder.sent
     assert key_count == len(header.keys)

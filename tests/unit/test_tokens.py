@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.tokens import HmacSha256, Identity, Role, Tokens
+from api.tokens import Identity, Role, Tokens
 from engine.clock import SystemClock
 
 SECRET = "the-secret-of-this-test-32-characters"
@@ -107,11 +107,6 @@ def test_a_token_ends() -> None:
     assert tokens.read(tokens.issue("u1", seconds=0)) is None
     assert fast(tokens.issue("u1", seconds=0)) is None
     assert tokens.read_slow(tokens.issue("u1", seconds=0)) is None
-
-
-@given(st.binary(max_size=200), st.binary(max_size=300))
-def test_the_prepared_hmac_is_that_of_the_standard_library(key: bytes, message: bytes) -> None:
-    assert HmacSha256(key).digest(message) == hmac.digest(key, message, "sha256")
 
 
 json_values = st.recursive(

@@ -1,0 +1,206 @@
+"""Answers what the compiled gate took: the same decisions as the aiohttp routes, by another door.
+
+The gate (ext/gate.pyx) speaks HTTP; here its requests meet the handlers and become bytes.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from api.answers import PERSONAL, Answer, time_text
+from api.connection import ConnectionGuards
+from api.front import Front, fresh_prefix
+from api.patience import reading
+from api.problems import Code, Refusal, problem, problem_of
+from api.reservations.decision import (
+    ReserveCall,
+    answer_to_refusal,
+    answer_to_reply,
+    items_json,
+    reserve,
+    wanted_items,
+)
+from api.reservations.handlers import reservation_shown
+from api.routing import answered
+from api.sales.handlers import sale_shown
+from api.written import as_bytes, head_of, http_date
+from engine.errors import DoorbusterError
+from engine.inventory.inventory import read_reply
+from engine.model import Outcome
+from engine.sales import Sale
+from ext.gate import Kind, Request
+from ext.straight import SaleDoor, StraightPath, Wish
+
+KNOWN_MAX: Final = 1024  # Bodies, and sales, that the straight path knows; few are asked for.
+KNOWN_BODY_BYTES_MAX: Final = 512
+SALE_KNOWN_SECONDS: Final = (
+    0.5  # Then the directory, which is a second old at most, is asked again.
+)
+
+RESERVE: Final = "POST /v1/sales/{sale}/reservations"
+SHOW_SALE: Final = "GET /v1/sales/{sale}"
+SHOW_RESERVATION: Final = "GET /v1/reservations/{reservation}"
+
+
+class GateDoors:
+    """The doors of one process' gate."""
+
+    def __init__(self, front: Front, guards: ConnectionGuards) -> None:
+        self._front = front
+        self._engine = front.engine
+        self._guards = guards
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.straight = StraightPath(
+            self,
+            user_of=self._user_of,
+            admit=front.throttle.admit,
+            in_flight=front.in_flight,
+            refusal=None,
+            now_ms=front.engine.clock.now_ms,
+            head=head_of(201, PERSONAL),
+            id_prefix=f"{fresh_prefix()}-".encode(),
+            known_max=KNOWN_MAX,
+        )
+
+    # What the gate asks.
+
+    def take(self, request: Request) -> bytes | None:
+        """The answer to a call that shows something, or None: it will come."""
+        if request.kind == Kind.SHOW_SALE:
+            return self._begin(request, SHOW_SALE, self._show_sale(request))
+        return self._begin(request, SHOW_RESERVATION, self._show_reservation(request))
+
+    def hand_over(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Gives a connection to aiohttp, with what it has sent of its next request."""
+        guard = self._guards()
+        transport.set_protocol(guard)
+        guard.connection_made(transport)
+        guard.data_received(data)
+
+    async def stop(self) -> None:
+        """Waits until everything begun is answered."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # What the straight path asks.
+
+    def decide(self, request: Request) -> bytes | None:
+        """A reserve call that is not straight."""
+        return self._begin(request, RESERVE, self._reserve(request))
+
+    def refuse(self, request: Request, sale: Sale, outcome: Outcome) -> bytes:
+        return self._reserved(request, answer_to_refusal(self._engine, sale, outcome))
+
+    def conclude(self, request: Request, until_s: bytes, reply: bytes) -> bytes:
+        said = read_reply(request.reservation_id, until_s, reply)
+        sale, items_text = request.sale.sale, request.wish.items_text
+        if reply == Outcome.STALE_EPOCH.encode():
+            self.straight.forget_sales()
+        return self._reserved(request, answer_to_reply(self._engine, sale, items_text, said))
+
+    def fail(self, request: Request, error: DoorbusterError) -> bytes:
+        answer = problem_of(error)
+        assert answer is not None, error
+        return self._reserved(request, answer)
+
+    def until_text(self, until_s: bytes) -> bytes:
+        return time_text(int(until_s) * 1000).encode()
+
+    def date(self) -> bytes:
+        return http_date().encode()
+
+    # What has to be done aside.
+
+    async def forget_sales(self) -> None:
+        """Makes the straight path look sales up again, until cancelled."""
+        while True:
+            await asyncio.sleep(SALE_KNOWN_SECONDS)
+            self.straight.forget_sales()
+
+    def flush_counts(self) -> None:
+        """Adds what the straight path counted by itself."""
+        if accepted := self.straight.take_accepted():
+            self._front.counts.outcomes["reserved"] += accepted
+            self._front.counts.requests[RESERVE, 201] += accepted
+
+    def _begin(
+        self, request: Request, route: str, answering: Coroutine[Any, Any, Answer]
+    ) -> bytes | None:
+        if not self._front.in_flight.try_enter():
+            answering.close()
+            self._front.counts.shed["in_flight"] += 1
+            return self._written(request, route, problem(Code.OVERLOADED))
+        task = asyncio.create_task(self._finish(request, route, answering))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return None
+
+    async def _finish(
+        self, request: Request, route: str, answering: Coroutine[Any, Any, Answer]
+    ) -> None:
+        try:
+            request_id = self._request_id(request)
+            answer = await answered(answering, request_id)
+        finally:
+            self._front.in_flight.leave()
+        request.answer(self._written(request, route, answer, request_id))
+
+    async def _show_sale(self, request: Request) -> Answer:
+        async with reading():
+            return await sale_shown(self._front, request.name)
+
+    async def _show_reservation(self, request: Request) -> Answer:
+        async with reading():
+            return await reservation_shown(self._front, _text(request.authorization), request.name)
+
+    async def _reserve(self, request: Request) -> Answer:
+        identity = self._front.caller_by(_text(request.authorization))
+        call = ReserveCall(
+            identity.user_id,
+            request.name,
+            _text(request.idempotency_key),
+            _text(request.content_type),
+            request.body,
+        )
+        answer = await reserve(self._engine, call)
+        self._front.counts.outcomes[answer.label] += 1
+        self._learn(call)
+        return answer
+
+    def _learn(self, call: ReserveCall) -> None:
+        """Shows the straight path what it may know from now on."""
+        sale = self._engine.directory.peek(call.sale_id)
+        if sale is None or len(call.body) > KNOWN_BODY_BYTES_MAX:
+            return
+        try:
+            items_text = wanted_items(call.content_type, call.body)
+        except Refusal:
+            return
+        self.straight.learn_wish(call.body, Wish(items_text, bytes(items_json(items_text))))
+        self.straight.learn_sale(SaleDoor(sale, self._engine.inventory.queue(sale.ref).join))
+
+    def _user_of(self, authorization: bytes) -> str | None:
+        """The user of a token of our own making; None says that it takes more to find out."""
+        if not authorization.startswith(b"Bearer "):
+            return None
+        identity = self._front.tokens.read_fast(authorization[7:])
+        return identity.user_id if identity is not None else None
+
+    def _reserved(self, request: Request, answer: Answer) -> bytes:
+        self._front.counts.outcomes[answer.label] += 1
+        return self._written(request, RESERVE, answer)
+
+    def _written(
+        self, request: Request, route: str, answer: Answer, request_id: str | None = None
+    ) -> bytes:
+        self._front.counts.requests[route, answer.status] += 1
+        close = self._front.stopping and request.is_last()
+        return as_bytes(answer, request_id or self._request_id(request), close=close)
+
+    def _request_id(self, request: Request) -> str:
+        return self._front.request_ids.of(_text(request.request_id))
+
+
+def _text(header: bytes | None) -> str | None:
+    """A header as aiohttp reads it."""
+    return None if header is None else header.decode("utf-8", "surrogateescape")

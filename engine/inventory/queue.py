@@ -1,0 +1,103 @@
+"""Gathers the reservations of one sale into one script call at a time. Knows no HTTP.
+
+One call in flight makes the batch grow with the load by itself: no timer, no delay when idle.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from engine.errors import Overloaded, Unavailable
+from ext import ReserveBatch
+
+logger = logging.getLogger(__name__)
+
+# The deadline (s since the Unix epoch, in digits) of what was reserved, and a reply for each.
+Replies = tuple[bytes, list[bytes]]
+
+
+class Waiter(Protocol):
+    """Whoever waits for the reply to one reservation. Its methods must not raise."""
+
+    def replied(self, until_s: bytes, reply: bytes) -> None:
+        """`reply` is as reserve.lua says it."""
+
+    def failed(self, error: Exception) -> None:
+        """The outcome is unknown: Unavailable."""
+
+
+class ReserveQueue:
+    """The way of one sale's reservations from this process to Redis.
+
+    A failed call fails its own batch and no other. A waiter that has left abandons its answer; the
+    call it joined goes on, because others wait for it.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[ReserveBatch], Awaitable[Replies]],
+        *,
+        batch_max: int,
+        queue_max: int,
+    ) -> None:
+        self._call = call
+        self._batch_max = batch_max
+        self._queue_max = queue_max
+        self._open = ReserveBatch()
+        self._full: deque[ReserveBatch] = deque()
+        self._driver: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._stopped = False
+
+    def join(self, waiter: Waiter, user_id: str, reservation_id: str, items_text: str) -> None:
+        """Adds a reservation to the open batch. Raises Overloaded, with nothing done, if all is full."""
+        if len(self._open) >= self._batch_max:
+            self._full.append(self._open)
+            self._open = ReserveBatch()
+        if self._stopped or len(self) >= self._queue_max:
+            raise Overloaded("The reservation queue is full.")
+        self._open.add(waiter, user_id, reservation_id, items_text)
+        if self._driver is None:
+            self._driver = self._loop.create_task(self._drive(), name="reserve queue")
+
+    def __len__(self) -> int:
+        """Reservations that wait for their call."""
+        return len(self._full) * self._batch_max + len(self._open)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits."""
+        return self._driver is None
+
+    async def stop(self) -> None:
+        """Refuses new requests and waits until every accepted one is answered. Idempotent."""
+        self._stopped = True
+        if self._driver is not None:
+            await asyncio.shield(self._driver)
+
+    async def _drive(self) -> None:
+        try:
+            while batch := self._next():
+                await self._send(batch)
+        finally:
+            self._driver = None
+
+    def _next(self) -> ReserveBatch | None:
+        if self._full:
+            return self._full.popleft()
+        if not self._open:
+            return None
+        batch, self._open = self._open, ReserveBatch()
+        return batch
+
+    async def _send(self, batch: ReserveBatch) -> None:
+        try:
+            until_s, replies = await self._call(batch)
+            batch.reply(until_s, replies)
+        except Unavailable as error:
+            batch.fail(error)
+        except Exception as error:
+            logger.exception("A batch of %d failed.", len(batch), extra={"action": "batch_failed"})
+            batch.fail(Unavailable(f"The batch failed: {error}"))

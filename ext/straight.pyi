@@ -1,0 +1,35 @@
+from collections.abc import Callable
+from typing import Any
+
+from ext.gate import Request
+
+class Wish:
+    items_text: str
+    items_json: bytes
+    def __init__(self, items_text: str, items_json: bytes) -> None: ...
+
+class SaleDoor:
+    sale: Any
+    join: Callable[..., None]
+    def __init__(self, sale: Any, join: Callable[..., None]) -> None: ...
+
+class StraightPath:
+    def __init__(
+        self,
+        others: Any,
+        *,
+        user_of: Callable[[bytes], str | None],
+        admit: Callable[[str], float],
+        in_flight: Any,
+        refusal: Callable[[Any, str, str, int], Any] | None,
+        now_ms: Callable[[], int],
+        head: bytes,
+        id_prefix: bytes,
+        known_max: int,
+    ) -> None: ...
+    def learn_wish(self, body: bytes, wish: Wish) -> None: ...
+    def learn_sale(self, door: SaleDoor) -> None: ...
+    def forget_sales(self) -> None: ...
+    def take_accepted(self) -> int: ...
+    def fresh_id(self) -> bytes: ...
+    def take(self, request: Request) -> bytes | None: ...

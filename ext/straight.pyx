@@ -1,0 +1,242 @@
+"""The straight path: reserve calls about which nothing has to be asked join their batch at once.
+
+It knows only yes. A call with a token, a body or a sale that it does not know, a caller over his
+rate, too much in work: all that is decided by the one decision function, from the start. So the
+path can never decide otherwise than that function; it can only be quicker.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.stdio cimport snprintf
+from libc.string cimport memcpy
+from libc.time cimport time, time_t
+
+from ext.gate cimport Gate, Request
+
+from ext.ids import make_reservation_id
+
+cdef enum:
+    KEY_MAX = 128  # IDEMPOTENCY_KEY_MAX of engine/model.py.
+    LENGTH_MAX = 24
+
+cdef bytes JSON = b"application/json"
+cdef bytes RESERVED = b"RESERVED"
+
+
+cdef bint is_fit_key(bytes key) noexcept:
+    """1 to 128 printable ASCII characters."""
+    cdef Py_ssize_t length = PyBytes_GET_SIZE(key), i
+    cdef const char* text = PyBytes_AS_STRING(key)
+    if length < 1 or length > KEY_MAX:
+        return False
+    for i in range(length):
+        if text[i] < 32 or text[i] > 126:
+            return False
+    return True
+
+
+cdef class Wish:
+    """A body that was found good: its items as the engine and as JSON writes them."""
+
+    cdef readonly str items_text
+    cdef readonly bytes items_json
+
+    def __init__(self, str items_text not None, bytes items_json not None):
+        self.items_text = items_text
+        self.items_json = items_json
+
+
+cdef class SaleDoor:
+    """A sale that was found selling, and the queue of its batches."""
+
+    cdef readonly object sale
+    cdef readonly object join
+    cdef readonly bytes name
+
+    def __init__(self, object sale not None, object join not None):
+        self.sale = sale
+        self.join = join
+        self.name = sale.sale_id.encode()
+
+
+cdef class StraightPath:
+    """Takes reserve calls of one process. `others` answers whatever is not straight:
+
+    `decide(request) -> bytes | None`, `refuse(request, sale, outcome) -> bytes`,
+    `conclude(request, until_s, reply) -> bytes`, `fail(request, error) -> bytes`,
+    `until_text(until_s) -> bytes`, `date() -> bytes` (an HTTP date).
+    """
+
+    cdef object _others
+    cdef object _user_of
+    cdef object _admit
+    cdef object _try_enter
+    cdef object _leave
+    cdef object _refusal
+    cdef object _now_ms
+    cdef bytes _head
+    cdef bytes _id_prefix
+    cdef Gate _gate
+    cdef dict _wishes
+    cdef dict _sales
+    cdef Py_ssize_t _known_max
+    cdef unsigned long long _count
+    cdef readonly long accepted
+    cdef bytes _until_s
+    cdef bytes _until
+    cdef time_t _second
+    cdef bytes _date
+
+    def __init__(self, object others, *, object user_of, object admit, object in_flight,
+                 object refusal, object now_ms, bytes head, bytes id_prefix, int known_max):
+        self._others = others
+        self._user_of = user_of
+        self._admit = admit
+        self._try_enter = in_flight.try_enter
+        self._leave = in_flight.leave
+        self._refusal = refusal
+        self._now_ms = now_ms
+        self._head = head
+        self._id_prefix = id_prefix
+        self._wishes = {}
+        self._sales = {}
+        self._known_max = known_max
+
+    def learn_wish(self, bytes body not None, Wish wish not None):
+        """A body that means `wish`, whoever sends it."""
+        if len(self._wishes) >= self._known_max:
+            self._wishes.clear()
+        self._wishes[body] = wish
+
+    def learn_sale(self, SaleDoor door not None):
+        """A sale as it is now; it is known until `forget_sales`."""
+        if len(self._sales) >= self._known_max:
+            self._sales.clear()
+        self._sales[door.sale.sale_id] = door
+
+    def forget_sales(self):
+        """Sales change: they have to be looked up again."""
+        self._sales.clear()
+
+    def take_accepted(self):
+        """How many were accepted here since it was asked last."""
+        cdef long accepted = self.accepted
+        self.accepted = 0
+        return accepted
+
+    def fresh_id(self):
+        """A name for a request, as in `3f2a…-1c`."""
+        cdef char digits[LENGTH_MAX]
+        self._count += 1
+        return self._id_prefix + digits[:snprintf(digits, LENGTH_MAX, b"%llx", self._count)]
+
+    def take(self, Request request not None):
+        """The answer, or None: it will come."""
+        cdef Wish wish = <Wish>self._wishes.get(request.body)
+        cdef SaleDoor door = <SaleDoor>self._sales.get(request.name)
+        if (wish is None or door is None or request.authorization is None
+                or request.content_type != JSON or request.idempotency_key is None
+                or not is_fit_key(request.idempotency_key)):
+            return self._others.decide(request)
+        cdef str user_id = self._user_of(request.authorization)
+        if user_id is None or not self._try_enter():
+            return self._others.decide(request)
+        if self._admit(user_id):
+            self._leave()
+            return self._others.decide(request)
+        if self._refusal is not None:
+            outcome = self._refusal(door.sale, user_id, wish.items_text, self._now_ms())
+            if outcome is not None:
+                self._leave()
+                return self._others.refuse(request, door.sale, outcome)
+        request.path = self
+        request.sale = door
+        request.wish = wish
+        request.user_id = user_id
+        request.reservation_id = make_reservation_id(
+            request.name, user_id, request.idempotency_key.decode("ascii")
+        )
+        try:
+            door.join(request, user_id, request.reservation_id, wish.items_text)
+        except Exception as error:
+            self._leave()
+            return self._others.fail(request, error)
+        return None
+
+    def replied(self, Request request not None, bytes until_s not None, bytes reply not None):
+        self._leave()
+        if reply == RESERVED and request.request_id is None and not request.connection._gate.stopping:
+            self.accepted += 1
+            request.answer(self._accepted(request, until_s))
+        else:
+            request.answer(self._others.conclude(request, until_s, reply))
+
+    def failed(self, Request request not None, error):
+        self._leave()
+        request.answer(self._others.fail(request, error))
+
+    cdef bytes _accepted(self, Request request, bytes until_s):
+        """201 with the reservation. What api/written.py writes of the same answer, byte by byte."""
+        cdef bytes sale = (<SaleDoor>request.sale).name
+        cdef bytes items = (<Wish>request.wish).items_json
+        cdef Py_ssize_t id_length
+        cdef const char* reservation_id = PyUnicode_AsUTF8AndSize(request.reservation_id, &id_length)
+        cdef char count[LENGTH_MAX]
+        cdef char length[LENGTH_MAX]
+        cdef int count_length, length_length
+        cdef time_t now = time(NULL)
+        cdef Py_ssize_t body
+        cdef bytes whole
+        if until_s != self._until_s:
+            self._until_s = until_s
+            self._until = self._others.until_text(until_s)
+        if now != self._second:
+            self._second = now
+            self._date = self._others.date()
+        self._count += 1
+        count_length = snprintf(count, LENGTH_MAX, b"%llx", self._count)
+        body = (2 * PyBytes_GET_SIZE(sale) + id_length + PyBytes_GET_SIZE(items)
+                + PyBytes_GET_SIZE(self._until) + 84)  # 84: the constant text
+        length_length = snprintf(length, LENGTH_MAX, b"%zd", body)
+        whole = PyBytes_FromStringAndSize(NULL, (
+            PyBytes_GET_SIZE(self._head) + 27 + PyBytes_GET_SIZE(sale) + 1 + id_length
+            + 16 + PyBytes_GET_SIZE(self._id_prefix) + count_length + 18 + length_length
+            + 8 + PyBytes_GET_SIZE(self._date) + 4 + body
+        ))
+        cdef char* at = PyBytes_AS_STRING(whole)
+        at = put_bytes(at, self._head)
+        at = put(at, b"Location: /v1/reservations/", 27)
+        at = put_bytes(at, sale)
+        at = put(at, b".", 1)
+        at = put(at, reservation_id, id_length)
+        at = put(at, b"\r\nX-Request-Id: ", 16)
+        at = put_bytes(at, self._id_prefix)
+        at = put(at, count, count_length)
+        at = put(at, b"\r\nContent-Length: ", 18)
+        at = put(at, length, length_length)
+        at = put(at, b"\r\nDate: ", 8)
+        at = put_bytes(at, self._date)
+        at = put(at, b"\r\n\r\n", 4)
+        at = put(at, b'{"reservation_id":"', 19)
+        at = put_bytes(at, sale)
+        at = put(at, b".", 1)
+        at = put(at, reservation_id, id_length)
+        at = put(at, b'","sale_id":"', 13)
+        at = put_bytes(at, sale)
+        at = put(at, b'","items":', 10)
+        at = put_bytes(at, items)
+        at = put(at, b',"status":"reserved","reserved_until":"', 39)
+        at = put_bytes(at, self._until)
+        at = put(at, b'"}', 2)
+        assert at == PyBytes_AS_STRING(whole) + PyBytes_GET_SIZE(whole)
+        return whole
+
+
+cdef inline char* put(char* at, const char* text, Py_ssize_t length) noexcept:
+    memcpy(at, text, length)
+    return at + length
+
+
+cdef inline char* put_bytes(char* at, bytes text) noexcept:
+    memcpy(at, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+    return at + PyBytes_GET_SIZE(text)
