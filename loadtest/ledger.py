@@ -16,7 +16,7 @@ ANSWERED_MAX: Final = 10_000  # Nobody asks with an older key again.
 class Click(NamedTuple):
     """One wish, as it is repeated until somebody says what became of it."""
 
-    token: str
+    headers: dict[str, str]
     body: dict[str, Any]
 
 
@@ -67,7 +67,7 @@ class Ledger:
         self._summary = Summary()
         self._answered: dict[str, str] = {}  # key → reservation, of the newest ANSWERED_MAX
         self.open_clicks: dict[str, Click] = {}
-        self.open_orders: dict[str, str] = {}  # reservation → token
+        self.open_orders: dict[str, Click] = {}
 
     def click(self, key: str, click: Click) -> None:
         """Somebody is about to ask, for the first time with this key."""
@@ -85,7 +85,7 @@ class Ledger:
             self._answered[key] = reservation_id
             if len(self._answered) > ANSWERED_MAX:
                 del self._answered[next(iter(self._answered))]
-            self.open_orders[reservation_id] = click.token
+            self.open_orders[reservation_id] = click
         elif self._answered.get(key, reservation_id) != reservation_id:
             self._contradict(f"one key, two reservations: {self._answered[key]}, {reservation_id}")
 

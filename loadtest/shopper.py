@@ -81,7 +81,7 @@ class Shopper(FastHttpUser):
             raise StopUser
         self.headers = {"Authorization": f"Bearer {token}"}
         self.ticket: str | None = None
-        if self.queue() and (reservation_id := self.buy(token, site)) is not None:
+        if self.queue() and (reservation_id := self.buy(site)) is not None:
             self.settle(reservation_id)
 
     # Before the click.
@@ -132,11 +132,11 @@ class Shopper(FastHttpUser):
 
     # The click.
 
-    def buy(self, token: str, site: Site) -> str | None:
+    def buy(self, site: Site) -> str | None:
         """The reservation's id, or None if the shop refused or never answered."""
         key = str(uuid.uuid4())
         body: Body = {"items": [{"sku": random.choice(site.skus), "quantity": 1}]}
-        shop.ledger.click(key, Click(token, body))
+        shop.ledger.click(key, Click(self._ticketed() | {"Idempotency-Key": key}, body))
         early = attempt = 0
         while attempt < ATTEMPTS_MAX and early < EARLY_MAX:
             reply = self.ask(key, body)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from loadtest.buyers import Buyers, NoTokens
 from loadtest.ledger import Click, Ledger, Summary, as_text, total
 
-CLICK = Click("token", {"items": []})
+CLICK = Click({"Authorization": "Bearer token"}, {"items": []})
 
 
 def asked(*keys: str) -> Ledger:
