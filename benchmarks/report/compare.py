@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.report.load import total_us
+from benchmarks.report.load import HOPS, total_us
 from benchmarks.report.parts import figures_of
 from benchmarks.report.runs import Run
 from benchmarks.report.section import Missing, Section, Table
@@ -69,13 +69,16 @@ def compare_section(run: Run, against: Run | None) -> Section | Missing:
     found = changes(run, against)
     if not found:
         return Missing(TITLE, f"{against.name} measured none of the same figures.")
+    loud = [change for change in found if not change.is_noise]
+    quiet = [change for change in found if change.is_noise]
     return Section(
         key="compare",
         title=TITLE,
         shows=f"Every figure that run {against.name} has too; a change below {NOISE_SHARE:.0%} is noise.",
         finding=_finding(found, against),
         mode=_modes(run, against),
-        tables=(_table(found),),
+        tables=(_table(loud),) if loud else (),
+        folded=((f"{len(found) - len(loud)} within noise", _table(quiet)),) if quiet else (),
     )
 
 
@@ -90,7 +93,7 @@ def _finding(found: list[Change], against: Run) -> str:
     if not worse:
         return said
     worst = max(worse, key=lambda change: abs(change.share))
-    return f"{said} The largest loss: {worst.now.group}, {worst.now.name}, {worst.share:+.0%}."
+    return f"{said} The largest loss: {worst.now.name} ({worst.now.group}), {worst.share:+.0%}."
 
 
 def _modes(run: Run, against: Run) -> str:
@@ -100,19 +103,19 @@ def _modes(run: Run, against: Run) -> str:
 
 def _table(found: list[Change]) -> Table:
     return Table(
-        ("", "figure", "before", "now", "unit", "change"),
+        ("", "change", "before", "now", "unit", "measured in"),
         [
             (
-                change.now.group,
                 change.now.name,
+                _verdict(change),
                 _number(change.before, change.now.unit),
                 _number(change.now.value, change.now.unit),
                 change.now.unit,
-                _verdict(change),
+                change.now.group.replace("_", " "),
             )
             for change in found
         ],
-        words=frozenset({0, 1, 4}),
+        words=frozenset({0, 4, 5}),
     )
 
 
@@ -122,7 +125,7 @@ def _number(value: float, unit: str) -> str:
 
 def _verdict(change: Change) -> str:
     if change.is_noise:
-        return f"[same]{change.share:+.1%}, within noise[/]"
+        return f"[same]{change.share:+.1%}[/]"
     word = {True: "down", False: "up", None: "plain"}[change.is_better]
     return f"[{word}]{change.share:+.0%}[/]"
 
@@ -141,7 +144,9 @@ def _capacity(run: Run) -> list[Measure]:
         most = max(steps, key=lambda step: step["accepted_per_s"])
         add("sweep", "most accepted", most["accepted_per_s"], "reservations/s", lower=False)
         for hop, value in most["cpu_us"].items():
-            add("sweep", f"CPU of {hop} there", value, "µs / reservation", lower=True)
+            add(
+                "sweep", f"CPU of {HOPS.get(hop, hop)} there", value, "µs / reservation", lower=True
+            )
         add("sweep", "CPU of all there", total_us(most), "µs / reservation", lower=True)
     overload = run.group("overload")
     add(
@@ -159,7 +164,7 @@ def _capacity(run: Run) -> list[Measure]:
         lower=False,
     )
     for step in run.group("scaling").get("steps", ()):
-        name = f"{step['fronts']} front processes"
+        name = plural(step["fronts"], "front process", "front processes")
         add("scaling", name, step["accepted_per_s"], "reservations/s", lower=False)
     for mode in run.group("durability").get("modes", ()):
         rate_ = mode["saturated"]["accepted_per_s"]

@@ -74,7 +74,8 @@ def invariants_section(run: Run) -> Section | Missing:
         ),
         finding=_proof_finding(found, broken),
         mode=mode_of(run),
-        tables=(_proof_table(found),),
+        tables=(_group_table(found),),
+        folded=(("Step by step", _proof_table(found)),),
         notes=[f"{proof.group}, {proof.step}: {line}" for proof in broken for line in proof.broken],
     )
 
@@ -88,6 +89,19 @@ def _proof_finding(found: list[Proof], broken: list[Proof]) -> str:
         f"All {found[0].checked} invariants held after each of {plural(len(found), 'step')}; "
         f"{total:,} reservations were accepted and every one is an order."
     )
+
+
+def _group_table(found: list[Proof]) -> Table:
+    groups = list(dict.fromkeys(proof.group for proof in found))
+    rows = []
+    for group in groups:
+        steps = [proof for proof in found if proof.group == group]
+        whole = sum(proof.ok for proof in steps)
+        accepted = sum(proof.accepted or 0 for proof in steps)
+        word = "down" if whole == len(steps) else "up"
+        rows.append((group, number(accepted), f"[{word}]{whole} of {len(steps)}[/]"))
+    columns = ("", "reservations accepted", "steps with every invariant intact")
+    return Table(columns, rows)
 
 
 def _proof_table(found: list[Proof]) -> Table:

@@ -13,6 +13,7 @@ FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-s
 CLEAR: Final = "rgba(0,0,0,0)"
 LABEL_GAP_PX: Final = 16  # Below it two labels touch.
 DECADES: Final = range(-3, 7)
+FINE_SPAN_MAX: Final = 150  # Up to two decades there is room for 1, 2, 5.
 
 
 def figure(
@@ -57,9 +58,16 @@ def base_axis(**more: Any) -> Spec:
     return axis(showgrid=False, showline=True, linecolor="$rule", linewidth=1) | more
 
 
+def names_axis(**more: Any) -> Spec:
+    """An upright axis of names beside bars, a little apart from them."""
+    base = {"ticks": "outside", "ticklen": 7, "tickcolor": CLEAR, "showgrid": False}
+    return axis(**base | {"tickfont": {"size": 12.5, "color": "$ink"}} | more)
+
+
 def log_axis(low: float, high: float, **more: Any) -> Spec:
-    """A logarithmic axis that holds both values, ticked at the decades."""
-    ticks = [10.0**power for power in DECADES]
+    """A logarithmic axis that holds both values, ticked at the decades, or closer if it has few."""
+    steps = (1, 2, 5) if high / low < FINE_SPAN_MAX else (1,)
+    ticks = [step * 10.0**power for power in DECADES for step in steps]
     return axis(
         type="log",
         range=[math.log10(low), math.log10(high)],

@@ -415,7 +415,7 @@ def _overload_notes(overload: Mapping[str, Any], steps: Sequence[Step]) -> list[
 
 
 def overload_chart(overload: Mapping[str, Any], steps: Sequence[Step], *, narrow: bool) -> Spec:
-    height, right, left, top, bottom = (520, 16, 44, 44, 76) if narrow else (500, 150, 62, 44, 50)
+    height, right, left, top, bottom = (540, 16, 44, 44, 104) if narrow else (500, 176, 62, 44, 50)
     xs = list(range(len(steps)))
     peak = overload["peak_goodput_per_s"]
     target = overload.get("share_target", 0.8)
@@ -531,7 +531,7 @@ def _outcome_labels(
             f'<span style="color:{_outcome_color(key)}">■</span> {outcome_title(key)}'
             for key in keys
         ]
-        text = "<br>".join("   ".join(words[at : at + 3]) for at in range(0, len(words), 3))
+        text = "<br>".join("   ".join(words[at : at + 2]) for at in range(0, len(words), 2))
         return [
             label(
                 text, xref="paper", yref="paper", x=0, y=0, xanchor="left", yanchor="top",

@@ -2,7 +2,6 @@
 (() => {
   const NARROW_MAX = 560;
   const specs = JSON.parse(document.getElementById("charts").textContent);
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
   function paint(value, style) {
     if (Array.isArray(value)) return value.map((each) => paint(each, style));
@@ -19,20 +18,16 @@
   }
 
   function draw(place) {
-    const narrow = place.clientWidth < NARROW_MAX;
-    const spec = specs[place.dataset.chart][narrow ? "narrow" : "wide"];
-    const painted = paint(spec, getComputedStyle(document.documentElement));
-    place.dataset.drawn = narrow ? "narrow" : "wide";
-    Plotly.react(place, painted.data, painted.layout, { displayModeBar: false, responsive: true });
+    const width = place.clientWidth;
+    if (!width) return;
+    const spec = specs[place.dataset.chart][width < NARROW_MAX ? "narrow" : "wide"];
+    const { data, layout } = paint(spec, getComputedStyle(document.documentElement));
+    Plotly.react(place, data, { ...layout, width }, { displayModeBar: false });
   }
 
   const places = document.querySelectorAll("[data-chart]");
-  places.forEach(draw);
+  const seen = new ResizeObserver((entries) => entries.forEach(({ target }) => draw(target)));
+  places.forEach((place) => seen.observe(place));
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
   dark.addEventListener("change", () => places.forEach(draw));
-  window.addEventListener("resize", () =>
-    places.forEach((place) => {
-      const wanted = place.clientWidth < NARROW_MAX ? "narrow" : "wide";
-      if (place.dataset.drawn !== wanted) draw(place);
-    }),
-  );
 })();

@@ -27,6 +27,8 @@ INSTALL: Final = (
 )
 # A word in a table's cell that is good, bad or neither: [down]…[/]
 _MARK: Final = re.compile(r"\[(up|down|same|plain)\](.*?)\[/\]")
+# A unit stays with its number.
+_UNIT: Final = re.compile(r"([\d≤≥]) (%|µs|ms|ns|bytes|KiB|MiB|GiB|[\d])")
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 
@@ -100,8 +102,8 @@ def render(run: Run, against: Run | None, script: str) -> str:
 <main>
 <header>
 <h1>Doorbuster capacity</h1>
-<p class="verdict">{escape(verdict(run))}</p>
-<p class="about">{escape(about(run))}</p>
+<p class="verdict">{_prose(verdict(run))}</p>
+<p class="about">{_prose(about(run))}</p>
 {_remarks(remarks(run))}
 {_tiles(tiles(run))}
 {_contents(shown)}
@@ -134,7 +136,7 @@ def _remarks(said: Sequence[tuple[str, bool]]) -> str:
     if not said:
         return ""
     kinds = {True: ' class="bad"', False: ""}
-    lines = (f"<li{kinds[bad]}>{escape(text)}</li>" for text, bad in said)
+    lines = (f"<li{kinds[bad]}>{_prose(text)}</li>" for text, bad in said)
     return f'<ul class="remarks">{"".join(lines)}</ul>'
 
 
@@ -145,7 +147,7 @@ def _tiles(shown: Sequence[Tile]) -> str:
 def _tile(tile: Tile) -> str:
     judged = {True: " good", False: " bad", None: ""}[tile.good]
     unit = f'<span class="unit">{escape(tile.unit)}</span>' if tile.unit else ""
-    note = f'<span class="note">{escape(tile.note)}</span>' if tile.note else ""
+    note = f'<span class="note">{_prose(tile.note)}</span>' if tile.note else ""
     return (
         f'<div class="tile"><dt>{escape(tile.label)}</dt>'
         f'<dd><span class="value{judged}">{escape(tile.value)}{unit}</span>{note}</dd></div>'
@@ -163,21 +165,27 @@ def _section(section: Section) -> str:
         _chart(f"{section.key}-{number}", chart) for number, chart in enumerate(section.charts)
     )
     tables = "".join(f'<div class="scroll">{_table(table)}</div>' for table in section.tables)
+    folded = "".join(_folded(title, table) for title, table in section.folded)
     notes = "".join(f"<p>{_prose(note)}</p>" for note in section.notes)
     kind = ' class="half"' if section.half else ""
     return f"""<section id="{section.key}"{kind}>
 <div class="head"><h2>{escape(section.title)}</h2>{mode}</div>
 <p class="finding">{_prose(section.finding)}</p>
 <p class="shows">{_prose(section.shows)}</p>
-{charts}{tables}<div class="notes">{notes}</div>
+{charts}{tables}{folded}<div class="notes">{notes}</div>
 </section>
 """
 
 
 def _chart(key: str, chart: Chart) -> str:
+    place = f'<div class="chart" data-chart="{key}" role="img" aria-label="{escape(chart.label)}"></div>'
+    return place + _folded("The numbers", chart.numbers)
+
+
+def _folded(title: str, table: Table) -> str:
     return (
-        f'<div class="chart" data-chart="{key}" role="img" aria-label="{escape(chart.label)}"></div>'
-        f'<details><summary>The numbers</summary><div class="scroll">{_table(chart.numbers)}</div></details>'
+        f"<details><summary>{escape(title)}</summary>"
+        f'<div class="scroll">{_table(table)}</div></details>'
     )
 
 
@@ -200,11 +208,11 @@ def _cell(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    return _CODE.sub(r"<code>\1</code>", escape(text))
+    return _CODE.sub(r"<code>\1</code>", _UNIT.sub("\\1\N{NO-BREAK SPACE}\\2", escape(text)))
 
 
 def _missing(missing: Sequence[Missing]) -> str:
     if not missing:
         return ""
-    lines = "".join(f"<p><b>{escape(each.title)}.</b> {escape(each.why)}</p>" for each in missing)
+    lines = "".join(f"<p><b>{escape(each.title)}.</b> {_prose(each.why)}</p>" for each in missing)
     return f'<div class="missing">{lines}</div>'

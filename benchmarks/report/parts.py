@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from benchmarks.report.drawing import axis, base_axis, caption, figure, label, log_axis
+from benchmarks.report.drawing import axis, base_axis, caption, figure, label, log_axis, names_axis
 from benchmarks.report.runs import Group, Run
 from benchmarks.report.section import Chart, Missing, Section, Spec, Table
 from benchmarks.report.words import number, percent, rate
@@ -142,12 +142,17 @@ def reference(rows: Sequence[Values]) -> Values:
 def _side_by_side_finding(rows: Sequence[Values]) -> str:
     ours = reference(rows)
     mine = _front_us(ours) or math.nan
-    others = [row for row in rows if row is not ours]
-    said = f"{_name(ours)} takes {number(mine)} µs of its process's CPU per request"
+    said = f"{_name(ours)} takes {number(mine)} µs of CPU per request"
+    others = [
+        f"{_name(row)} ({_times(_front_us(row) or 0, mine)})" for row in rows if row is not ours
+    ]
     if not others:
         return f"{said}."
-    parts = [f"{_name(row)} {(_front_us(row) or 0) / mine:.2g} times that" for row in others]
-    return f"{said}; {', '.join(parts)}."
+    return f"{said}. The others, in multiples of it: {', '.join(others)}."
+
+
+def _times(value: float, of: float) -> str:
+    return f"{value / of:.1f}×"
 
 
 def side_by_side_chart(rows: Sequence[Values], *, narrow: bool) -> Spec:
@@ -171,7 +176,7 @@ def side_by_side_chart(rows: Sequence[Values], *, narrow: bool) -> Spec:
             label(
                 f"<b>{number(front)}</b>"
                 + (f" + {number(behind)}" if behind else "")
-                + ("" if row is ours else f"   {front / mine:.2g}×"),
+                + ("" if row is ours else f"   {_times(front, mine)}"),
                 color="$ink" if is_ours(row) else "$ink-2",
                 x=front + behind, y=at, xanchor="left", xshift=8,
             )
@@ -195,15 +200,13 @@ def side_by_side_chart(rows: Sequence[Values], *, narrow: bool) -> Spec:
         bargap=0.62 if narrow else 0.36,
         annotations=annotations,
         xaxis=axis(
-            range=[0, most * (1.5 if narrow else 1.22)], showticklabels=False, showgrid=False
+            range=[0, most * (1.8 if narrow else 1.22)], showticklabels=False, showgrid=False
         ),
-        yaxis=axis(
+        yaxis=names_axis(
             tickvals=positions,
             ticktext=names,
             showticklabels=not narrow,
             range=[len(rows) - 0.5, -0.75 if narrow else -0.5],
-            showgrid=False,
-            tickfont={"size": 13, "color": "$ink"},
         ),
     )
 

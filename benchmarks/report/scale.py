@@ -1,5 +1,6 @@
 """The sections on size: scaling over processes, durability modes, memory."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from benchmarks.report.drawing import (
     end_labels,
     figure,
     label,
+    names_axis,
     nice_top,
 )
 from benchmarks.report.runs import Run
@@ -79,13 +81,13 @@ def scaling_chart(scaling: Values, steps: Sequence[Values]) -> Spec:
     most = max(step["fronts"] for step in steps)
     last_n = max(2 * most, 4)
     top_value = nice_top(max(step["accepted_per_s"] for step in steps) * 1.3)
-    grid = [1 + (last_n - 1) * at / 60 for at in range(61)]
+    grid = [last_n ** (at / 60) for at in range(61)]
     fitted = [_law(n, usl) for n in grid]
-    linear_end = min(last_n, top_value / usl["lambda_"])
+    linear = [n for n in grid if usl["lambda_"] * n <= top_value]
     traces: list[Spec] = [
         {
             "type": "scatter", "mode": "lines", "hoverinfo": "skip",
-            "x": [0, linear_end], "y": [0, usl["lambda_"] * linear_end],
+            "x": linear, "y": [usl["lambda_"] * n for n in linear],
             "line": {"color": "$ink-3", "width": 1, "dash": "dot"},
         },
         {
@@ -104,12 +106,12 @@ def scaling_chart(scaling: Values, steps: Sequence[Values]) -> Spec:
         caption("Accepted reservations/s"),
         *[
             label(
-                f"<b>{rate(step['accepted_per_s'])}</b>", color="$front", x=step["fronts"],
-                y=step["accepted_per_s"], yanchor="top", yshift=-9,
+                f"<b>{rate(step['accepted_per_s'])}</b>", color="$front",
+                x=math.log10(step["fronts"]), y=step["accepted_per_s"], yanchor="top", yshift=-9,
             )
             for step in steps
         ],
-        label("linear", color="$ink-3", x=linear_end, y=usl["lambda_"] * linear_end,
+        label("linear", color="$ink-3", x=math.log10(linear[-1]), y=usl["lambda_"] * linear[-1],
               xanchor="left", yanchor="top", xshift=6),
         *end_labels(
             [("fit", "$p90")], [min(fitted[-1], top_value)], span=(0, top_value),
@@ -124,7 +126,12 @@ def scaling_chart(scaling: Values, steps: Sequence[Values]) -> Spec:
         height=height,
         margin=(left, right, top, bottom),
         annotations=annotations,
-        xaxis=base_axis(range=[0, last_n * 1.03], tickvals=ticks),
+        xaxis=base_axis(
+            type="log",
+            range=[-0.1, math.log10(last_n) + 0.02],
+            tickvals=ticks,
+            ticktext=[str(tick) for tick in ticks],
+        ),
         yaxis=axis(range=[0, top_value], nticks=5, tickformat="~s"),
     )
 
@@ -215,26 +222,24 @@ def durability_chart(modes: Sequence[Values]) -> Spec:
             number,
         ),
     ]
-    top, bottom, left, right = 34, 6, 78, 14
-    panel_px = 26 * len(modes) + 40
-    height = panel_px * len(panels) + top + bottom
-    share = panel_px / (panel_px * len(panels))
-    traces, annotations, layout = [], [], {}
+    bars_px, gap_px = 26 * len(modes), 42
+    plot_px = bars_px * len(panels) + gap_px * (len(panels) - 1)
+    traces: list[Spec] = []
+    annotations: list[Spec] = []
+    layout: Spec = {}
     for at, (title, values, color, words) in enumerate(panels):
         suffix = "" if at == 0 else str(at + 1)
-        low = 1 - (at + 1) * share + (34 / (height - top - bottom) if at < 2 else 0)
-        high = 1 - at * share
+        high = 1 - at * (bars_px + gap_px) / plot_px
+        low = max(0.0, high - bars_px / plot_px)
         traces.append(_bar([m["mode"] for m in modes], values, color, suffix))
         layout[f"xaxis{suffix}"] = axis(
-            range=[0, max(values) * 1.28 or 1], anchor=f"y{suffix}", showgrid=False,
+            range=[0, (max(values) or 1) * 1.28], anchor=f"y{suffix}", showgrid=False,
             showticklabels=False,
         )  # fmt: skip
-        layout[f"yaxis{suffix}"] = axis(
-            domain=[max(0, low), high], anchor=f"x{suffix}", autorange="reversed", showgrid=False,
-            tickfont={"size": 12.5, "color": "$ink-2"},
-        )  # fmt: skip
-        annotations.append(caption(title, y=high))
-        annotations[-1]["yshift"] = 2
+        layout[f"yaxis{suffix}"] = names_axis(
+            domain=[low, high], anchor=f"x{suffix}", autorange="reversed"
+        )
+        annotations.append(caption(title, y=high) | {"yshift": 3})
         annotations += [
             label(
                 words(value), color="$ink", x=value, y=m["mode"], xref=f"x{suffix}",
@@ -242,6 +247,8 @@ def durability_chart(modes: Sequence[Values]) -> Spec:
             )
             for m, value in zip(modes, values, strict=True)
         ]  # fmt: skip
+    top, bottom, left, right = 34, 6, 84, 14
+    height = plot_px + top + bottom
     return figure(
         traces,
         height=height,

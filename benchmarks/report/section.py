@@ -36,6 +36,7 @@ class Section:
     mode: str = ""
     charts: Sequence[Chart] = ()
     tables: Sequence[Table] = ()
+    folded: Sequence[tuple[str, Table]] = ()  # (what opens it, a long table)
     half: bool = False  # Two of them stand side by side where there is room.
     notes: Sequence[str] = field(default=())
 
