@@ -1,201 +1,277 @@
-"""Runs all benchmarks one after the other and prints one table: number, unit, target.
+"""Runs all benchmarks one after the other and prints one table: number, unit, target, ratio.
 
-    python -m benchmarks.run [redis] [kernels] [drain] [front] [whole]
+    python -m benchmarks.run [GROUP…]
 
-Every run is kept as JSON under benchmarks/results/. A missed target is shown and no more: these are
-numbers of one machine. A wrong result, such as a broken invariant, fails.
+One run is one folder under benchmarks/results/, with one JSON file per group, written as soon as the
+group is done. A missed target is shown and no more: these are numbers of one machine. A benchmark
+that fails, because an answer was wrong for instance, prints why; the others run, and the exit
+status is 1.
 """
 
 import json
-import re
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from benchmarks import rig
+from benchmarks import environment, rig, side_by_side
+from benchmarks.figures import Figure, as_table, at_least, at_most, exactly, figures_of
 
 RESULTS: Final = Path(__file__).parent / "results"
 UNITS_OF_DEMO: Final = 10_000
+INTERRUPTED: Final = 130  # The shell's status of a program that Ctrl-C ended.
+
+Say = Callable[[str], None]
+Result = dict[str, Any]
+Group = Callable[[Path, Say], Result]
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One number. `holds` is None where nothing was promised."""
-
-    group: str
-    name: str
-    value: float
-    unit: str
-    target: str = ""
-    holds: bool | None = None
+class GroupFailed(Exception):
+    """What a benchmark that failed printed."""
 
 
-def at_most(group: str, name: str, value: float, unit: str, limit: float) -> Figure:
-    return Figure(group, name, value, unit, f"≤ {limit:g}", value <= limit)
+class GroupSkipped(Exception):
+    """Why a group cannot run here, in one sentence."""
 
 
-def at_least(group: str, name: str, value: float, unit: str, limit: float) -> Figure:
-    return Figure(group, name, value, unit, f"≥ {limit:,g}", value >= limit)
-
-
-def redis() -> list[Figure]:
-    found = run_pytest("test_redis.py")
+def redis(folder: Path, say: Say) -> Result:
+    report = run_pytest(folder, "redis", say)
     figures = []
-    for extra in found:
+    for extra in (each["extra_info"] for each in report["benchmarks"]):
         if "batch" in extra:
-            name = f"reserve.lua, batch {extra['batch']}"
-            per_reservation = extra["server_us_per_reservation"]
-            unit = "µs server time / reservation"
-            figures.append(
-                at_most("redis", name, per_reservation, unit, 4)
-                if extra["batch"] == 128
-                else Figure("redis", name, per_reservation, unit)
-            )
-        else:
-            unit = "bytes / reservation"
+            name, value = f"reserve.lua, batch {extra['batch']}", extra["server_us_per_reservation"]
+            unit = "µs server / reservation"
+            figure = at_most(name, value, unit, 4) if extra["batch"] == 128 else None
+            figures.append(figure or Figure(name, value, unit))
+        elif "bytes_per_reservation" in extra:
             waiting, drained = (
                 extra["bytes_per_reservation"],
                 extra["bytes_per_reservation_drained"],
             )
-            figures.append(at_most("redis", "memory, with stream entry", waiting, unit, 150))
-            figures.append(Figure("redis", "memory, drained", drained, unit))
-    return figures
+            unit = "bytes / reservation"
+            figures.append(at_most("memory, with stream entry", waiting, unit, 150))
+            figures.append(Figure("memory, drained", drained, unit))
+    return report | {"durability": "strict"} | with_figures(figures)
 
 
-def kernels() -> list[Figure]:
-    timings = {
-        name.removeprefix("test_"): mean / extra["lines"] * 1e9
-        for name, mean, extra in run_pytest_timed("test_kernels.py")
-    }
-    return [Figure("kernels", name, ns, "ns / line") for name, ns in timings.items()]
+def kernels(folder: Path, say: Say) -> Result:
+    """A compiled kernel earns its place by being faster than its plain form, in the same group."""
+    report = run_pytest(folder, "kernels", say)
+    return report | with_figures(kernel_figures(report["benchmarks"]))
 
 
-def drain() -> list[Figure]:
-    result = run_json("drain")
+def kernel_figures(benchmarks: Sequence[dict[str, Any]]) -> list[Figure]:
+    return [_kernel_figure(each, benchmarks) for each in benchmarks]
+
+
+def _kernel_figure(each: dict[str, Any], benchmarks: Sequence[dict[str, Any]]) -> Figure:
+    name, value, unit = each["name"].removeprefix("test_"), _median_ns(each), _kernel_unit(each)
+    plain = [
+        other
+        for other in benchmarks
+        if other["group"] == each["group"] and other is not each and "plain" in other["name"]
+    ]
+    if not plain or "plain" in each["name"]:
+        return Figure(name, value, unit)
+    times = _median_ns(plain[0]) / value
+    return Figure(name, value, unit, "< plain", times > 1, f"{times:.1f} × faster than plain")
+
+
+def _median_ns(each: dict[str, Any]) -> float:
+    """The median: one pause of the machine spoils a mean."""
+    return float(each["stats"]["median"]) / float(each["extra_info"].get("lines", 1)) * 1e9
+
+
+def _kernel_unit(each: dict[str, Any]) -> str:
+    return "ns / line" if "lines" in each["extra_info"] else "ns / call"
+
+
+def drain(_: Path, say: Say) -> Result:
+    result = run_json("drain", say)
     growth = result["rss_end_mib"] - result["rss_quarter_mib"]
-    return [
-        at_least("drain", "orders stored", result["orders_per_second"], "orders/s", 50_000),
-        Figure("drain", "worker CPU", result["worker_us_per_order"], "µs / order"),
-        Figure("drain", "worker memory, most", result["rss_max_mib"], "MiB"),
-        at_most("drain", "its growth after the first quarter", growth, "MiB", 10),
-    ]
+    return result | with_figures(
+        [
+            at_least(
+                "orders stored by one worker", result["orders_per_second"], "orders/s", 80_000
+            ),
+            Figure("worker CPU", result["worker_us_per_order"], "µs / order"),
+            Figure("worker memory, most", result["rss_max_mib"], "MiB"),
+            at_most("its growth after the first quarter", growth, "MiB", 10),
+        ]
+    )
 
 
-def front() -> list[Figure]:
-    text = run_text([sys.executable, str(Path(__file__).parent / "front_cpu.py")])
-    cpu = re.search(r"front\s+([\d.]+) µs", text)
-    rate = re.search(r"rate\s+(\d+)", text)
-    assert cpu is not None, text
-    assert rate is not None, text
-    others = re.findall(r"(bare|naive)\s+([\d.]+) µs CPU per request, ([\d.]+) × ours", text)
-    return [
-        at_most("front", "CPU, 256 connections", float(cpu[1]), "µs / accepted reservation", 60),
-        Figure("front", "one process", float(rate[1]), "accepted reservations/s"),
-        *(
-            Figure("front", f"{kind} aiohttp, µs", float(us), f"{x} × ours")
-            for kind, us, x in others
-        ),
-    ]
-
-
-def whole() -> list[Figure]:
-    report = run_json("whole")
+def whole(_: Path, say: Say) -> Result:
+    report = run_json("whole", say)
     sold, unpaid = report["units"]["sold"], report["orders"]["awaiting_payment"]
-    exact = sold == UNITS_OF_DEMO
     name = f"rush of {report['buyers']:,}"
-    return [
-        Figure("whole", f"{name}: units sold", sold, "units", f"= {UNITS_OF_DEMO:,}", exact),
-        Figure("whole", f"{name}: unpaid orders", unpaid, "orders", "= 0", unpaid == 0),
-        Figure("whole", "requests answered", report["requests_per_second"], "requests/s"),
-        Figure("whole", "busiest second", report["busiest_second"], "requests"),
-        Figure("whole", "accepted, p99", report["accepted_ms"]["p99"], "ms after the click"),
-        Figure("whole", "all paid", report["paid_seconds"], "s after the last answer"),
-    ]
+    return report | with_figures(
+        [
+            exactly(f"{name}: units sold", sold, "units", UNITS_OF_DEMO),
+            exactly(f"{name}: unpaid orders", unpaid, "orders", 0),
+            Figure("requests answered", report["requests_per_second"], "requests/s"),
+            Figure("busiest second", report["busiest_second"], "requests"),
+            Figure("accepted, p99", report["accepted_ms"]["p99"], "ms after the click"),
+            Figure("all paid", report["paid_seconds"], "s after the last answer"),
+        ]
+    )
 
 
-GROUPS: Final[dict[str, Callable[[], list[Figure]]]] = {
-    "redis": redis,
+def beside(folder: Path, say: Say) -> Result:
+    try:
+        result = side_by_side.measure(folder, say)
+    except side_by_side.NothingToMeasure as nothing:
+        raise GroupSkipped(str(nothing)) from nothing
+    side_by_side.show(result, Console())
+    return result
+
+
+def capacity(name: str) -> Group:
+    """A group of benchmarks/capacity/: the whole engine over HTTP, by an open loop."""
+
+    def run(folder: Path, say: Say) -> Result:
+        say(name)
+        module = f"benchmarks.capacity.{name}"
+        if find_spec(module) is None:
+            raise GroupSkipped(f"there is no {module}")
+        return dict(import_module(module).measure(folder))
+
+    return run
+
+
+def surroundings(folder: Path, say: Say) -> Result:
+    say("environment")
+    return environment.describe(folder.name)
+
+
+ENVIRONMENT: Final = "environment"  # Of every run, whatever was asked for.
+CAPACITY: Final = ("sweep", "overload", "scaling", "durability", "memory")
+GROUPS: Final[dict[str, Group]] = {
     "kernels": kernels,
+    "redis": redis,
     "drain": drain,
-    "front": front,
+    "side_by_side": beside,
     "whole": whole,
+    **{name: capacity(name) for name in CAPACITY},
 }
+
+
+@dataclass
+class Run:
+    """One run: its folder, and what came out so far."""
+
+    folder: Path
+    console: Console
+    rows: list[tuple[str, Figure | str]] = field(default_factory=list)
+    failed: bool = False
+
+    def do(self, name: str, group: Group) -> Result:
+        """Runs a group, keeps its result, takes its figures. Failures are told, not raised."""
+        try:
+            with self.console.status(name) as status:
+                result = group(self.folder, status.update)
+        except GroupSkipped as why:
+            result = {"skipped": f"{str(why).capitalize()}."}
+        except GroupFailed as failure:
+            result = self._fail(name, str(failure))
+        except Exception:
+            result = self._fail(name, traceback.format_exc())
+        self._take(name, result)
+        return result
+
+    def _fail(self, name: str, text: str) -> Result:
+        self.failed = True
+        self.console.print(f"[red]{name} failed:[/]")
+        self.console.print(text, markup=False, highlight=False)
+        return {"failed": {name: text}}
+
+    def _take(self, name: str, result: Result) -> None:
+        text = json.dumps(result, indent=1, ensure_ascii=False)
+        (self.folder / f"{name}.json").write_text(text)
+        self.rows += rows_of(name, result)
+        self.failed = self.failed or bool(result.get("failed"))
+
+
+def rows_of(name: str, result: Result) -> list[tuple[str, Figure | str]]:
+    """A group's lines of the table: figures, then what was skipped and what failed."""
+    rows: list[tuple[str, Figure | str]] = [(name, figure) for figure in figures_of(result)]
+    skipped = result.get("skipped", {})
+    if isinstance(skipped, str):
+        return [*rows, (name, f"skipped: {skipped}")]
+    rows += [(name, f"{part} skipped: {why}") for part, why in skipped.items()]
+    failed = result.get("failed", {})
+    rows += [(name, f"{part} failed: {last_line(why)}") for part, why in failed.items()]
+    if not rows and name != ENVIRONMENT:
+        rows.append((name, f"kept in {name}.json"))
+    return rows
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it says nothing"])[-1]
 
 
 def main() -> None:
     wanted = sys.argv[1:] or list(GROUPS)
-    if unknown := set(wanted) - set(GROUPS):
+    if unknown := set(wanted) - set(GROUPS) - {ENVIRONMENT}:
         sys.exit(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
-    console, figures = Console(), list[Figure]()
-    for name in wanted:
-        with console.status(name):
-            figures += GROUPS[name]()
-    console.print(as_table(figures))
-    console.print(f"Kept in {keep('run', [asdict(figure) for figure in figures])}")
+    run = Run(make_folder(), Console())
+    interrupted = False
+    try:
+        if warning := run.do(ENVIRONMENT, surroundings).get("warning"):
+            run.console.print(f"[yellow]{warning}[/]")
+        for name in wanted:
+            if name in GROUPS:
+                run.do(name, GROUPS[name])
+    except KeyboardInterrupt:
+        interrupted = True
+    title = f"strict durability, {rig.machine()['cores']} cores, {rig.machine()['cpu']}"
+    run.console.print(as_table(run.rows, title))
+    end = "Interrupted: this is what was measured until then. " if interrupted else ""
+    run.console.print(f"{end}Kept in {run.folder}")
+    sys.exit(INTERRUPTED if interrupted else int(run.failed))
 
 
-def as_table(figures: list[Figure]) -> Table:
-    at = rig.machine()
-    title = f"strict durability, {at['cores']} cores, {at['cpu']}"
-    table = Table("", "", "value", "unit", "target", "", title=title, title_justify="left")
-    table.columns[2].justify = "right"
-    for number, figure in enumerate(figures):
-        if number and figures[number - 1].group != figure.group:
-            table.add_section()
-        verdict = {None: "", True: "[green]ok[/]", False: "[red]missed[/]"}[figure.holds]
-        whole_number = isinstance(figure.value, int) or figure.value >= 1000
-        value = f"{figure.value:,.0f}" if whole_number else f"{figure.value:,.2f}"
-        table.add_row(figure.group, escape(figure.name), value, figure.unit, figure.target, verdict)
-    return table
+def make_folder() -> Path:
+    folder = RESULTS / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
-def run_pytest(name: str) -> list[dict[str, Any]]:
-    return [extra for _, _, extra in run_pytest_timed(name)]
-
-
-def run_pytest_timed(name: str) -> list[tuple[str, float, dict[str, Any]]]:
-    """(name, mean seconds, extra_info) of each benchmark in a file."""
-    RESULTS.mkdir(exist_ok=True)
-    report = RESULTS / f"{stamp()}-{name.removesuffix('.py')}.json"
+def run_pytest(folder: Path, name: str, say: Say) -> Result:
+    """The report of test_<name>.py as pytest-benchmark writes it, machine info included."""
+    say(name)
+    report = folder / f"{name}.json"
     options = ["-q", "--benchmark-quiet", f"--benchmark-json={report}"]
-    file = str(Path(__file__).parent / name)
+    file = str(Path(__file__).parent / f"test_{name}.py")
     run_text([sys.executable, "-m", "pytest", file, *options])
-    found = json.loads(report.read_text())["benchmarks"]
-    return [(each["name"], each["stats"]["mean"], each["extra_info"]) for each in found]
+    return dict(json.loads(report.read_text()))
 
 
-def run_json(module: str) -> dict[str, Any]:
-    """The JSON object that a benchmark prints; kept too."""
-    result = json.loads(run_text([sys.executable, "-m", f"benchmarks.{module}"]))
-    keep(module, result)
-    return dict(result)
+def run_json(module: str, say: Say) -> Result:
+    """The JSON object that a benchmark prints."""
+    say(module)
+    return dict(json.loads(run_text([sys.executable, "-m", f"benchmarks.{module}"])))
 
 
 def run_text(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
+        raise GroupFailed(
+            f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
     return done.stdout
 
 
-def keep(name: str, result: object) -> Path:
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{stamp()}-{name}.json"
-    content = {"machine": rig.machine(), "durability": "strict", "result": result}
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False))
-    return path
-
-
-def stamp() -> str:
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+def with_figures(figures: Sequence[Figure]) -> Result:
+    return {"figures": [figure.as_dict() for figure in figures]}
 
 
 if __name__ == "__main__":

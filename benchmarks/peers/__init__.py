@@ -1,0 +1,1 @@
+"""The peers our front is held against: programs of other make that do the same, or less."""
