@@ -112,6 +112,7 @@ class Crowd:
         return CrowdReport(
             clicks=len(self._clicks),
             seconds=self._last_answer_s - self._start_s,
+            last_answer_s=self._last_answer_s,
             cpu_seconds=time.process_time() - self._cpu_s,
             tally=self.tally,
         )

@@ -100,6 +100,7 @@ class CrowdReport(msgspec.Struct, frozen=True):
 
     clicks: int
     seconds: float  # from the start to the last answer
+    last_answer_s: float  # by the machine's monotonic clock
     cpu_seconds: float  # of the generator, in that time
     tally: Tally
 

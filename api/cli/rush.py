@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
@@ -12,15 +11,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from api.cli.minting import mint
 from api.cli.progress import shown_progress
 from api.cli.running import on_engine
-from api.cli.rush_orders import (
-    StoredOrders,
-    count_orders,
-    count_units,
-    crowd_name,
-    missing_orders,
-)
+from api.cli.rush_orders import count_units, crowd_name, missing_orders
 from api.cli.rush_report import (
     MISSING_SHOWN_MAX,
     RushReport,
@@ -29,11 +23,12 @@ from api.cli.rush_report import (
     cpu_model,
     summarize,
 )
-from api.tokens import Tokens
+from api.cli.rush_sale import public_url, put_up
+from api.cli.rush_wait import StoreWatch, Wait
 from engine.clock import SystemClock
 from engine.config import Settings
 from engine.core import Engine
-from engine.errors import Conflict, DoorbusterError, StoreUnavailable, UnknownSale
+from engine.errors import Conflict, DoorbusterError, UnknownSale
 from engine.reconciler import Finding, check
 from engine.sales import Sale, SalePhase
 from loadtest.crowd import Crowd, CrowdFailed, CrowdSettings
@@ -43,8 +38,8 @@ from loadtest.tally import ACCEPTED, CrowdReport
 BUYERS_MAX: Final = 2_000_000  # Plan, tokens and answers are kept in memory: about 1 KB each.
 CONNECTIONS_MAX: Final = 4096  # What a front takes from one address by default.
 PROGRESS_SECONDS: Final = 0.25
-POLL_SECONDS: Final = 0.05
-STALL_SECONDS_MAX: Final = 30.0  # Nothing moved for so long: waiting longer proves nothing.
+UNITS_MAX: Final = 10_000_000
+SALE_DEFAULT: Final = "demo"
 SEED_BITS: Final = 32
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -53,7 +48,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 class RushOptions(msgspec.Struct, frozen=True):
     """What the command line asked for."""
 
-    sale_id: str
+    sale_id: str | None  # None: a sale of its own, of `units`
+    units: int | None
+    paid: bool  # whether a sale of its own is paid by itself
     buyers: int
     rate: float | None
     seed: int
@@ -67,7 +64,16 @@ class RushOptions(msgspec.Struct, frozen=True):
 @app.command()
 def rush(
     *,
-    sale: Annotated[str, typer.Option(help="The sale to buy from.")] = "demo",
+    sale: Annotated[
+        str | None, typer.Option(help="The sale to buy from; demo if not given.")
+    ] = None,
+    units: Annotated[
+        int | None,
+        typer.Option(min=1, max=UNITS_MAX, help="Make a fresh sale of so many units for this."),
+    ] = None,
+    paid: Annotated[
+        bool, typer.Option("--paid", help="With --units: orders are paid by themselves.")
+    ] = False,
     buyers: Annotated[int, typer.Option(min=1, max=BUYERS_MAX, help="Distinct buyers.")] = 10_000,
     rate: Annotated[
         float | None, typer.Option(min=1, help="Buyers per second, kept whatever the answers.")
@@ -99,11 +105,21 @@ def rush(
     twice, some ask again, and all repeat what was shed or lost, with the same key. Latency counts
     from the moment a buyer meant to click. Afterwards every acknowledged reservation is looked up
     in Postgres and all invariants are checked; the exit code is 1 if one does not hold.
+
+    * `doorbuster rush --buyers 50000` storms the demo sale, which has 10,000 units
+    * `doorbuster rush --units 300000 --buyers 200000` makes a sale in which everybody gets what
+      they want, and says how many orders per second were accepted and stored
     """
     if burst and rate is not None:
         raise typer.BadParameter("choose one of --rate and --burst")
+    if units is not None and sale is not None:
+        raise typer.BadParameter("choose one of --sale and --units")
+    if paid and units is None:
+        raise typer.BadParameter("--paid goes with --units")
     options = RushOptions(
-        sale_id=sale,
+        sale_id=sale or (None if units else SALE_DEFAULT),
+        units=units,
+        paid=paid,
         buyers=buyers,
         rate=rate,
         seed=secrets.randbits(SEED_BITS) if seed is None else seed,
@@ -129,18 +145,29 @@ async def run_rush(
     engine: Engine, options: RushOptions, console: Console
 ) -> tuple[RushReport, list[Finding]]:
     """The whole rush against a running engine. Raises DoorbusterError in one sentence."""
-    sale = await _open_sale(engine, options.sale_id)
+    sale = await _open_sale(engine, options.sale_id or await _own_sale(engine, options))
     console.print(
         f"Crowd of {options.buyers:,} for {sale.sale_id}: --seed {options.seed} repeats it."
     )
     crowd = _gather(engine.settings, options, sale)
-    with _progress(console) as progress:
-        crowd_report = await _run_crowd(crowd, progress)
-        wait = _Wait(engine, sale, options, len(crowd.tally.acknowledged))
-        await wait.run(progress)
+    watch = StoreWatch(engine.pool, sale.sale_id)
+    watching = asyncio.create_task(watch.run())
+    wait = Wait(watch, engine.pool, sale, crowd_name(options.seed), options.wait_seconds_max)
+    try:
+        with _progress(console) as progress:
+            crowd_report = await _run_crowd(crowd, progress)
+            acknowledged = len(crowd_report.tally.acknowledged)
+            await wait.run(progress, acknowledged, crowd_report.last_answer_s)
+    finally:
+        watching.cancel()
     with shown_progress("check") as shown:
         findings = await check(engine, [sale.sale_id], shown)
     return await _report(engine, options, crowd_report, wait, findings), findings
+
+
+async def _own_sale(engine: Engine, options: RushOptions) -> str:
+    assert options.units is not None
+    return await put_up(engine.settings, options.units, auto_capture=options.paid)
 
 
 async def _open_sale(engine: Engine, sale_id: str) -> Sale:
@@ -166,18 +193,19 @@ def _gather(settings: Settings, options: RushOptions, sale: Sale) -> Crowd:
         )
     )
     assert settings.secret is not None
-    tokens, crowd = Tokens(settings.secret, SystemClock()), crowd_name(options.seed)
+    crowd = crowd_name(options.seed)
+    user_ids = (f"{crowd}{number}" for number in range(options.buyers))
     try:
         return Crowd(
             CrowdSettings(
-                url=settings.public_url or f"http://{settings.host}:{settings.port}",
+                url=public_url(settings),
                 sale_id=sale.sale_id,
                 connections_max=options.connections,
                 seconds_max=options.crowd_seconds_max,
                 seed=options.seed,
             ),
             clicks,
-            [tokens.issue(f"{crowd}{number}") for number in range(options.buyers)],
+            list(mint(settings.secret, SystemClock(), user_ids)),
         )
     except CrowdFailed as error:
         raise DoorbusterError(str(error)) from error
@@ -211,70 +239,17 @@ async def _run_crowd(crowd: Crowd, progress: Progress) -> CrowdReport:
         running.cancel()
 
 
-class _Wait:
-    """Waits until the crowd's reservations are orders, and paid if the sale captures by itself.
-
-    Bounded: by the option, and by the time in which nothing moves.
-    """
-
-    def __init__(self, engine: Engine, sale: Sale, options: RushOptions, acknowledged: int) -> None:
-        self._pool = engine.pool
-        self._sale = sale
-        self._crowd = crowd_name(options.seed)
-        self._acknowledged = acknowledged
-        self._seconds_max = options.wait_seconds_max
-        self.orders = StoredOrders()
-        self.stored_seconds: float | None = None
-        self.paid_seconds: float | None = None
-
-    async def run(self, progress: Progress) -> None:
-        task = progress.add_task("stored", total=self._acknowledged, told="")
-        start_s = moved_s = time.monotonic()
-        while True:
-            before = self.orders
-            await self._look()
-            elapsed_s = time.monotonic() - start_s
-            self._note(elapsed_s)
-            told = f"paid {self.orders.paid:,}"
-            progress.update(task, completed=self.orders.stored, told=told, refresh=True)
-            if self.orders != before:
-                moved_s = time.monotonic()
-            stalled = time.monotonic() - moved_s > STALL_SECONDS_MAX
-            if self._settled() or stalled or elapsed_s >= self._seconds_max:
-                return
-            await asyncio.sleep(POLL_SECONDS)
-
-    async def _look(self) -> None:
-        try:
-            self.orders = await count_orders(self._pool, self._sale.sale_id, self._crowd)
-        except StoreUnavailable:
-            return  # Postgres may come back while we wait.
-
-    def _note(self, elapsed_s: float) -> None:
-        if self.orders.stored < self._acknowledged:
-            return
-        if self.stored_seconds is None:
-            self.stored_seconds = round(elapsed_s, 3)
-        unpaid = self.orders.awaiting_payment
-        if self.paid_seconds is None and self._sale.auto_capture and not unpaid:
-            self.paid_seconds = round(elapsed_s, 3)
-
-    def _settled(self) -> bool:
-        paid = self.paid_seconds is not None or not self._sale.auto_capture
-        return self.stored_seconds is not None and paid and not self.orders.messages
-
-
 async def _report(
     engine: Engine,
     options: RushOptions,
     crowd: CrowdReport,
-    wait: _Wait,
+    wait: Wait,
     findings: Sequence[Finding],
 ) -> RushReport:
     tally = crowd.tally
     latency_ms, accepted_ms, exchange_ms = summarize(crowd)
     return RushReport(
-        sale_id=options.sale_id,
+        sale_id=wait.sale.sale_id,
         seed=options.seed,
         buyers=options.buyers,
         rate=options.rate,
@@ -289,13 +264,16 @@ async def _report(
         timeouts=tally.timeouts,
         crowd_seconds=round(crowd.seconds, 3),
         requests_per_second=round(crowd.requests_per_second, 1),
+        accepted_per_second=_rounded(crowd.accepted_per_second),
+        stored_per_second=_stored_per_second(crowd, wait),
+        generator_cpu_us=round(crowd.cpu_seconds / max(1, tally.requests) * 1_000_000, 1),
         busiest_second=max(tally.answers_of_second.values(), default=0),
         latency_ms=latency_ms,
         accepted_ms=accepted_ms,
         exchange_ms=exchange_ms,
         acknowledged=len(tally.acknowledged),
         orders=wait.orders,
-        units=await count_units(engine.pool, options.sale_id),
+        units=await count_units(engine.pool, wait.sale.sale_id),
         stored_seconds=wait.stored_seconds,
         paid_seconds=wait.paid_seconds,
         broken=[
@@ -304,6 +282,18 @@ async def _report(
             *(finding.line for finding in findings if not finding.ok),
         ],
     )
+
+
+def _stored_per_second(crowd: CrowdReport, wait: Wait) -> float | None:
+    """From the first acceptance until the last order was seen in Postgres."""
+    first_s, stored_s = crowd.tally.first_accepted_s, wait.stored_at_s
+    if first_s is None or stored_s is None or stored_s <= first_s:
+        return None
+    return _rounded(len(crowd.tally.created) / (stored_s - first_s))
+
+
+def _rounded(rate: float | None) -> float | None:
+    return None if rate is None else round(rate, 1)
 
 
 async def _lost_promises(engine: Engine, options: RushOptions, acknowledged: set[str]) -> list[str]:

@@ -50,6 +50,9 @@ class RushReport(msgspec.Struct, frozen=True):
     timeouts: int
     crowd_seconds: float
     requests_per_second: float
+    accepted_per_second: float | None  # new reservations, from the first 201 to the last
+    stored_per_second: float | None  # of them, from the first 201 until the last order was stored
+    generator_cpu_us: float  # per request
     busiest_second: int  # answers in the busiest second
     latency_ms: Milliseconds  # intended → final answer, every click
     accepted_ms: Milliseconds  # intended → final answer, the accepted
@@ -146,7 +149,9 @@ def _stored_rows(report: RushReport) -> list[tuple[str, str, str]]:
 def _speed_rows(report: RushReport) -> list[tuple[str, str, str]]:
     return [
         ("crowd", f"{report.crowd_seconds:.2f} s", "first click to last answer"),
-        ("requests", f"{report.requests_per_second:,.0f}/s", "answered, over the crowd's time"),
+        ("requests", f"{report.requests_per_second:,.0f}/s", "answered, all the time"),
+        ("accepted", _rate(report.accepted_per_second), "first 201 to last 201"),
+        ("and stored", _rate(report.stored_per_second), "first 201 to last order"),
         ("busiest second", f"{report.busiest_second:,}", "answers in it"),
         ("", "p50 / p95 / p99 / max ms", ""),
         ("latency", _quartet(report.latency_ms), "click meant to final answer"),
@@ -155,8 +160,13 @@ def _speed_rows(report: RushReport) -> list[tuple[str, str, str]]:
         ("all stored", _seconds(report.stored_seconds), "after the last answer"),
         ("all paid", _seconds(report.paid_seconds), "after the last answer"),
         ("durability", report.durability, f"{report.connections} connections"),
+        ("generator", f"{report.generator_cpu_us:,.0f} µs", "of CPU per request"),
         ("machine", f"{report.cores} cores", f"{report.cpu}, generator included"),
     ]
+
+
+def _rate(per_second: float | None) -> str:
+    return "not seen" if per_second is None else f"{per_second:,.0f}/s"
 
 
 def _quartet(times: Milliseconds) -> str:

@@ -39,8 +39,10 @@ class Site:
     def rush(self, sale_id: str, options: str = "") -> tuple[int, str, dict[str, Any]]:
         """(exit code, what it said, its report)"""
         report = self.folder / f"{sale_id}-report.json"
-        words = f"rush --sale {sale_id} --buyers {BUYERS} --json {report} {options}"
-        done = run(words, self.env)
+        return self.report_of(f"rush --sale {sale_id} --buyers {BUYERS} {options}", report)
+
+    def report_of(self, words: str, report: Path) -> tuple[int, str, dict[str, Any]]:
+        done = run(f"{words} --json {report}", self.env)
         assert report.exists(), done.stdout + done.stderr
         return done.returncode, done.stdout, json.loads(report.read_text())
 
@@ -80,6 +82,39 @@ def test_crowd_buys_every_unit_once_however_often_it_comes(site: Site) -> None:
     assert again["units"] == report["units"]
 
 
+def test_rush_on_a_sale_of_its_own_says_how_fast_orders_were_accepted_and_stored(
+    site: Site,
+) -> None:
+    file = site.folder / "own.json"
+
+    code, said, report = site.report_of("rush --units 1001 --buyers 700 --seed 9", file)
+
+    assert code == 0, said
+    assert report["sale_id"].startswith("rush-")
+    assert report["units"]["stocked"] == 1001
+    # Stock for all: whoever came first with a key got what they asked for.
+    assert "sold_out" not in report["outcomes"]
+    assert report["acknowledged"] == report["orders"]["stored"] == report["outcomes"]["accepted"]
+    assert report["acknowledged"] >= 700
+    assert report["orders"]["awaiting_payment"] == report["acknowledged"]
+    assert report["stored_per_second"] > 0
+    assert report["accepted_per_second"] > 0
+    assert report["stored_seconds"] >= 0
+    assert 0 < report["generator_cpu_us"] < 10_000
+    assert f"Rush on {report['sale_id']}" in said
+
+
+def test_own_sale_that_sells_out_and_is_paid_by_itself(site: Site) -> None:
+    file = site.folder / "paid.json"
+
+    code, said, report = site.report_of("rush --units 50 --paid --buyers 200", file)
+
+    assert code == 0, said
+    assert report["units"] == {"stocked": 50, "ordered": 50, "sold": 50}
+    assert report["orders"]["paid"] == report["acknowledged"]
+    assert report["paid_seconds"] is not None
+
+
 def test_speed_is_not_shown_where_an_invariant_is_broken(site: Site) -> None:
     site.put_up("broken")
     running = read_running(site.data_dir)
@@ -111,6 +146,8 @@ async def invent_a_sold_unit(postgres_url: str, sale_id: str) -> None:
         ("--sale shut", "Sale shut is closed", 1),
         ("--sale demo --rate 5 --burst", "choose one of --rate and --burst", 2),
         ("--sale demo --buyers 0", "--buyers", 2),
+        ("--sale demo --units 5", "choose one of --sale and --units", 2),
+        ("--paid", "--paid goes with --units", 2),
     ],
 )
 def test_rush_that_cannot_be_says_why(site: Site, words: str, sentence: str, code: int) -> None:
