@@ -408,7 +408,8 @@ def make_batch(sale_id: str, entries: Sequence[Entry | Malformed]) -> OrderBatch
     for entry in entries:
         if isinstance(entry, Malformed):
             raise ValueError(f"entry {entry.entry_id} was not written by reserve")
-        lines = split_batch(entry.batch, batch.ids, batch.users, batch.wishes, batch.number_of_wish)
-        batch.at_ms += [entry.at_ms] * lines
-        batch.until_s += [entry.until_s] * lines
+        wishes: list[int] = []
+        number_of_wish: dict[bytes, int] = {}
+        split_batch(entry.batch, batch.ids, batch.users, wishes, number_of_wish)
+        batch.add_wishes(wishes, number_of_wish, entry.at_ms, entry.until_s)
     return batch

@@ -1,6 +1,6 @@
 """Stores drained reservations as orders. Knows nothing of the stream they came from but its ids."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Final
@@ -21,31 +21,45 @@ class UnknownWish(ValueError):
 
 @dataclass
 class OrderBatch:
-    """Reservations of one sale in columns, as the statement takes them."""
+    """Reservations of one sale in columns, as the statement takes them.
+
+    Those of one stream entry that ask for the same share a wish: what is said once need not be sent,
+    parsed and converted for each of them.
+    """
 
     sale_id: str
     ids: list[str] = field(default_factory=list)
     users: list[str] = field(default_factory=list)
-    wishes: list[int] = field(default_factory=list)
+    wishes: list[int] = field(default_factory=list)  # Which of the following, per reservation.
+    texts: list[bytes] = field(default_factory=list)
     at_ms: list[int] = field(default_factory=list)
     until_s: list[int] = field(default_factory=list)
-    number_of_wish: dict[bytes, int] = field(default_factory=dict)
     newest_entry: str = "0-0"
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def add_wishes(
+        self, wishes: Sequence[int], texts: Collection[bytes], at_ms: int, until_s: int
+    ) -> None:
+        """The wishes of reservations just added: their numbers in `texts`, all of one time."""
+        first = len(self.texts)
+        self.wishes += [first + wish for wish in wishes]
+        self.texts += texts
+        self.at_ms += [at_ms] * len(texts)
+        self.until_s += [until_s] * len(texts)
+
     def one(self, index: int) -> "OrderBatch":
         """A batch of just one of them."""
-        at = slice(index, index + 1)
+        wish = self.wishes[index]
         return OrderBatch(
             self.sale_id,
-            self.ids[at],
-            self.users[at],
-            self.wishes[at],
-            self.at_ms[at],
-            self.until_s[at],
-            self.number_of_wish,
+            [self.ids[index]],
+            [self.users[index]],
+            [0],
+            [self.texts[wish]],
+            [self.at_ms[wish]],
+            [self.until_s[wish]],
             self.newest_entry,
         )
 
@@ -64,7 +78,7 @@ async def store_orders(connection: Connection, batch: OrderBatch, terms: Terms) 
 
     Raises UnknownWish, StoreUnavailable, or asyncpg.CheckViolationError (see `is_oversold`).
     """
-    wishes = [_wish(text.decode(), terms.prices) for text in batch.number_of_wish]
+    carts = {text: _cart(text.decode(), terms.prices) for text in set(batch.texts)}
     with postgres_errors():
         return int(
             await connection.fetchval(
@@ -73,11 +87,11 @@ async def store_orders(connection: Connection, batch: OrderBatch, terms: Terms) 
                 batch.ids,
                 batch.users,
                 batch.wishes,
+                range(len(batch.texts)),
+                [carts[text][0] for text in batch.texts],
+                [carts[text][1] for text in batch.texts],
                 batch.at_ms,
                 batch.until_s,
-                list(range(len(wishes))),
-                [items for items, _ in wishes],
-                [amount for _, amount in wishes],
                 terms.currency,
                 terms.auto_capture,
                 batch.newest_entry,
@@ -112,8 +126,7 @@ def is_oversold(error: asyncpg.CheckViolationError) -> bool:
 
 
 async def _refuse(connection: Connection, single: OrderBatch, terms: Terms) -> None:
-    text = list(single.number_of_wish)[single.wishes[0]].decode()
-    items, amount_minor = _wish(text, terms.prices)
+    items, amount_minor = _cart(single.texts[0].decode(), terms.prices)
     with postgres_errors():
         await connection.execute(
             """
@@ -156,7 +169,7 @@ async def bury_entry(
         )
 
 
-def _wish(text: str, prices: Mapping[str, int]) -> tuple[str, int]:
+def _cart(text: str, prices: Mapping[str, int]) -> tuple[str, int]:
     """(items as JSON, amount in minor units) of an items text."""
     items = items_from_text(text)
     if unknown := [item.sku for item in items if item.sku not in prices]:

@@ -128,6 +128,20 @@ async def until_finished(engine: Engine, entries_left: int) -> None:
     await until(few, f"{entries_left} entries are left")
 
 
+async def until_nobody_waits(engine: Engine) -> None:
+    """Until Postgres has noticed that nobody wants the held-up batch stored any more."""
+
+    async def nobody() -> bool:
+        return not await engine.pool.fetchval(
+            """
+            SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'
+            """
+        )
+
+    await until(nobody, "the cancelled statement ends")
+
+
 async def assert_sound(engine: Engine) -> None:
     findings = await check(engine, settle_seconds=0)
     assert [finding.line for finding in findings if not finding.ok] == []
@@ -151,6 +165,7 @@ async def killed_between(engine: Engine, sale: Sale) -> list[str]:
             draining.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await draining
+            await until_nobody_waits(engine)
         assert await stored(engine) == 100
     return entries
 
@@ -283,10 +298,7 @@ async def test_same_reservations_in_opposite_orders_never_deadlock(engine: Engin
         made = OrderBatch("demo", newest_entry=f"{number + 1}-0")
         made.ids += [request.reservation_id for request in wishes]
         made.users += [request.user_id for request in wishes]
-        made.number_of_wish |= dict.fromkeys([b"phone-black*1", b"case*1"][::step], 0)
-        made.wishes += [n % 2 for n in range(300)][::step]
-        made.at_ms += [1] * 300
-        made.until_s += [1] * 300
+        made.add_wishes([n % 2 for n in range(300)][::step], [b"phone-black*1", b"case*1"], 1, 1)
         return made
 
     for number in range(10):

@@ -4,20 +4,21 @@
 -- other's ends only; and in one order, orders by id, sale, items by SKU, so that none waits for one that waits for it.
 -- `>= 0` below is how one part of the statement is made to wait for another.
 --
--- $1 sale   $2 reservation ids  $3 users  $4 number of the wish  $5 reserved at (ms)  $6 reserved until (s)
--- $7 wish numbers  $8 their items (jsonb objects)  $9 their amounts   $10 currency
--- $11 whether the engine captures the payment itself   $12 newest stream entry of the batch
+-- $1 sale   $2 reservation ids  $3 users  $4 number of the wish
+-- $5 wish numbers  $6 their items (jsonb objects)  $7 their amounts  $8 reserved at (ms)  $9 reserved until (s)
+-- $10 currency   $11 whether the engine captures the payment itself   $12 newest stream entry of the batch
 -- Returns how many orders were inserted.
 WITH wishes AS MATERIALIZED (
-    SELECT wish, items::jsonb, amount_minor
-    FROM unnest($7::int[], $8::text[], $9::bigint[]) AS w(wish, items, amount_minor)
+    SELECT wish, items::jsonb, amount_minor, to_timestamp(at_ms / 1000.0::float8) AS reserved_at,
+           to_timestamp(until_s) AS reserved_until
+    FROM unnest($5::int[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[])
+             AS w(wish, items, amount_minor, at_ms, until_s)
 ), inserted AS (
     INSERT INTO orders (sale_id, reservation_id, user_id, items, amount_minor, currency, status,
                         reserved_at, reserved_until)
     SELECT $1, r.reservation_id, r.user_id, wishes.items, wishes.amount_minor, $10, 'awaiting_payment',
-           to_timestamp(r.at_ms / 1000.0::float8), to_timestamp(r.until_s)
-    FROM unnest($2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[])
-             AS r(reservation_id, user_id, wish, at_ms, until_s)
+           wishes.reserved_at, wishes.reserved_until
+    FROM unnest($2::text[], $3::text[], $4::int[]) AS r(reservation_id, user_id, wish)
     JOIN wishes USING (wish)
     ORDER BY r.reservation_id
     ON CONFLICT DO NOTHING
