@@ -3,7 +3,8 @@
     python -m benchmarks.drain [--reservations 300000] [--entry 128] [--connections N]
 
 Fills the stream of a sale through reserve.lua, then lets a Drainer in a process of its own store it:
-strict durability, synchronous commit, one outbox row per order. Prints one JSON object.
+strict durability, synchronous commit, one outbox row per order. Then reserves once at a time, and
+measures how long after its answer a lone reservation is an order. Prints one JSON object.
 """
 
 import argparse
@@ -16,13 +17,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import msgspec
 import uvloop
 
 from benchmarks import rig
+from engine import drainer as drainer_module
 from engine.clock import SystemClock
 from engine.config import Settings
 from engine.connections import connect_redis, connect_redis_blocking
@@ -30,8 +32,10 @@ from engine.drainer import CONNECTIONS_MAX, Drainer
 from engine.inventory import Inventory
 from engine.sales import SaleDirectory
 from engine.store.database import connect, open_pool
+from engine.store.orders import store_orders
 
 RSS_EVERY_SECONDS: Final = 0.2
+SINGLES: Final = 200  # Lone reservations, one after the other.
 
 
 def main() -> None:
@@ -79,6 +83,8 @@ async def drain(settings: Settings, count: int, connections: int) -> dict[str, o
     assert settings.postgres_url is not None
     url = settings.postgres_url
     redis, clock = connect_redis_blocking(settings.redis_url), SystemClock()
+    stopwatch = Stopwatch()
+    drainer_module.store_orders = stopwatch.store_orders  # type: ignore[assignment]
     async with await open_pool(url, 2) as pool:
         drainer = Drainer(
             redis,
@@ -102,6 +108,7 @@ async def drain(settings: Settings, count: int, connections: int) -> dict[str, o
         postgres_s = cpu_seconds(postmaster) - postgres_s
         orders = await stored(url)
         sampling.cancel()
+        singles = await time_singles(settings, drainer)
         await drainer.close()
     await redis.aclose()
     assert orders == count, f"{orders} of {count} stored"
@@ -112,8 +119,53 @@ async def drain(settings: Settings, count: int, connections: int) -> dict[str, o
         "worker_us_per_order": round(cpu_s / orders * 1e6, 2),
         "postgres_us_per_order": round(postgres_s / orders * 1e6, 2),
         "connections": connections,
+        "worst_batch_ms": round(stopwatch.worst_s * 1000),
+        "single_ms_p50": round(singles[len(singles) // 2] * 1000, 2),
+        "single_ms_max": round(singles[-1] * 1000, 2),
         **memory.as_dict(),
     }
+
+
+async def time_singles(settings: Settings, drainer: Drainer) -> list[float]:
+    """Seconds from a lone reservation's answer to its order, in ascending order."""
+    assert settings.redis_url is not None
+    redis, clock = connect_redis(settings.redis_url, 30), SystemClock()
+    inventory = Inventory(redis, clock, batch_max=512, queue_max=1)
+    connection = await asyncpg.connect(settings.postgres_url)
+    running = asyncio.create_task(drainer.run())
+    seconds = []
+    async with await open_pool(str(settings.postgres_url), 2) as pool:
+        sale = await SaleDirectory(pool, clock).get("bench")
+    assert sale is not None
+    for number in range(SINGLES):
+        [request] = rig.make_requests("lone", number, 1)
+        await inventory.reserve_batch(sale.ref, [request])
+        answered_s = time.perf_counter()
+        while not await connection.fetchval(
+            "SELECT count(*) FROM orders WHERE (sale_id, reservation_id) = ('bench', $1)",
+            request.reservation_id,
+        ):
+            assert time.perf_counter() - answered_s < 10, "a reservation was not stored"
+        seconds.append(time.perf_counter() - answered_s)
+    drainer.stop()
+    await running
+    await connection.close()
+    await redis.aclose()
+    return sorted(seconds)
+
+
+class Stopwatch:
+    """Stores orders, and keeps the longest time that took."""
+
+    def __init__(self) -> None:
+        self.worst_s = 0.0
+
+    async def store_orders(self, *arguments: Any) -> int:
+        began_s = time.perf_counter()
+        try:
+            return await store_orders(*arguments)
+        finally:
+            self.worst_s = max(self.worst_s, time.perf_counter() - began_s)
 
 
 class Memory:
