@@ -32,6 +32,7 @@ from ext.gate import Kind, Request
 from ext.straight import SaleDoor, StraightPath, Wish
 
 KNOWN_MAX: Final = 1024  # Bodies, and sales, that the straight path knows; few are asked for.
+USERS_MAX: Final = 32_768  # Tokens verified already, per generation; ~450 bytes each.
 KNOWN_BODY_BYTES_MAX: Final = 512
 SALE_KNOWN_SECONDS: Final = (
     0.5  # Then the directory, which is a second old at most, is asked again.
@@ -52,7 +53,6 @@ class GateDoors:
         self._tasks: set[asyncio.Task[None]] = set()
         self.straight = StraightPath(
             self,
-            user_of=self._user_of,
             admit=front.throttle.admit,
             in_flight=front.in_flight,
             refusal=None,
@@ -60,6 +60,7 @@ class GateDoors:
             head=head_of(201, PERSONAL),
             id_prefix=f"{fresh_prefix()}-".encode(),
             known_max=KNOWN_MAX,
+            users_max=USERS_MAX,
         )
 
     # What the gate asks.
@@ -83,6 +84,12 @@ class GateDoors:
             await asyncio.wait(self._tasks)
 
     # What the straight path asks.
+
+    def user_until(self, authorization: bytes) -> tuple[str, int] | None:
+        """User and end (s since the Unix epoch) of a token of our own making, else None."""
+        if not authorization.startswith(b"Bearer "):
+            return None
+        return self._front.tokens.user_until(authorization[7:])
 
     def decide(self, request: Request) -> bytes | None:
         """A reserve call that is not straight."""
@@ -178,13 +185,6 @@ class GateDoors:
             return
         self.straight.learn_wish(call.body, Wish(items_text, bytes(items_json(items_text))))
         self.straight.learn_sale(SaleDoor(sale, self._engine.inventory.queue(sale.ref).join))
-
-    def _user_of(self, authorization: bytes) -> str | None:
-        """The user of a token of our own making; None says that it takes more to find out."""
-        if not authorization.startswith(b"Bearer "):
-            return None
-        identity = self._front.tokens.read_fast(authorization[7:])
-        return identity.user_id if identity is not None else None
 
     def _reserved(self, request: Request, answer: Answer) -> bytes:
         self._front.counts.outcomes[answer.label] += 1

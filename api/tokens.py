@@ -75,7 +75,18 @@ class Tokens:
 
     def read_fast(self, token: bytes) -> Identity | None:
         """Accepts a part of what `read_slow` accepts, with the same result. None says: ask PyJWT."""
-        text = self._verifier.claims(token)
+        claims = self._verified(token)
+        return None if claims is None else _identity(claims.sub, claims.role)
+
+    def user_until(self, token: bytes) -> tuple[str, int] | None:
+        """As `read_fast`: the user, and when the token ends in seconds since the Unix epoch."""
+        claims = self._verified(token)
+        if claims is None or not USER_ID.fullmatch(claims.sub):
+            return None
+        return claims.sub, claims.exp
+
+    def _verified(self, token: bytes) -> _Claims | None:
+        text = self._verifier.claims(token) if len(token) <= TOKEN_LENGTH_MAX else None
         if text is None:
             return None
         try:
@@ -85,7 +96,7 @@ class Tokens:
         now_s = self._clock.now_ms() / 1000
         if claims.exp <= now_s or claims.iat > now_s + SKEW_SECONDS_MAX:
             return None
-        return _identity(claims.sub, claims.role)
+        return claims
 
     def read_slow(self, token: str) -> Identity | None:
         """What PyJWT says. It asks the machine's clock."""

@@ -8,6 +8,7 @@ try:
     from ext.batch import ReserveBatch
     from ext.ids import make_reservation_id
     from ext.records import split_batch
+    from ext.throttle import Throttle
     from ext.tokens import TokenVerifier
 
     COMPILED = True
@@ -15,8 +16,9 @@ except ImportError:
     from ext.plain.batch import ReserveBatch  # type: ignore[assignment]
     from ext.plain.ids import make_reservation_id
     from ext.plain.records import split_batch
+    from ext.plain.throttle import Throttle  # type: ignore[assignment]
     from ext.plain.tokens import TokenVerifier  # type: ignore[assignment]
 
     COMPILED = False
 
-__all__ = ["COMPILED", "ReserveBatch", "TokenVerifier", "make_reservation_id", "split_batch"]
+__all__ = ["COMPILED", "ReserveBatch", "Throttle", "TokenVerifier", "make_reservation_id", "split_batch"]

@@ -62,13 +62,13 @@ cdef class SaleDoor:
 cdef class StraightPath:
     """Takes reserve calls of one process. `others` answers whatever is not straight:
 
-    `decide(request) -> bytes | None`, `refuse(request, sale, outcome) -> bytes`,
+    `user_until(authorization) -> (user_id, expires_s) | None`, `decide(request) -> bytes | None`, `refuse(request, sale, outcome) -> bytes`,
     `conclude(request, until_s, reply) -> bytes`, `fail(request, error) -> bytes`,
     `until_text(until_s) -> bytes`, `date() -> bytes` (an HTTP date).
     """
 
     cdef object _others
-    cdef object _user_of
+    cdef object _user_until
     cdef object _admit
     cdef object _try_enter
     cdef object _leave
@@ -79,6 +79,9 @@ cdef class StraightPath:
     cdef Gate _gate
     cdef dict _wishes
     cdef dict _sales
+    cdef dict _users
+    cdef dict _older_users
+    cdef Py_ssize_t _users_max
     cdef Py_ssize_t _known_max
     cdef unsigned long long _count
     cdef readonly long accepted
@@ -87,10 +90,10 @@ cdef class StraightPath:
     cdef time_t _second
     cdef bytes _date
 
-    def __init__(self, object others, *, object user_of, object admit, object in_flight,
-                 object refusal, object now_ms, bytes head, bytes id_prefix, int known_max):
+    def __init__(self, object others, *, object admit, object in_flight, object refusal,
+                 object now_ms, bytes head, bytes id_prefix, int known_max, int users_max):
         self._others = others
-        self._user_of = user_of
+        self._user_until = others.user_until
         self._admit = admit
         self._try_enter = in_flight.try_enter
         self._leave = in_flight.leave
@@ -101,6 +104,9 @@ cdef class StraightPath:
         self._wishes = {}
         self._sales = {}
         self._known_max = known_max
+        self._users = {}
+        self._older_users = {}
+        self._users_max = users_max
 
     def learn_wish(self, bytes body not None, Wish wish not None):
         """A body that means `wish`, whoever sends it."""
@@ -124,12 +130,6 @@ cdef class StraightPath:
         self.accepted = 0
         return accepted
 
-    def fresh_id(self):
-        """A name for a request, as in `3f2a…-1c`."""
-        cdef char digits[LENGTH_MAX]
-        self._count += 1
-        return self._id_prefix + digits[:snprintf(digits, LENGTH_MAX, b"%llx", self._count)]
-
     def take(self, Request request not None):
         """The answer, or None: it will come."""
         cdef Wish wish = <Wish>self._wishes.get(request.body)
@@ -138,14 +138,15 @@ cdef class StraightPath:
                 or request.content_type != JSON or request.idempotency_key is None
                 or not is_fit_key(request.idempotency_key)):
             return self._others.decide(request)
-        cdef str user_id = self._user_of(request.authorization)
+        cdef object now_ms = self._now_ms()
+        cdef str user_id = self._user_of(request.authorization, now_ms)
         if user_id is None or not self._try_enter():
             return self._others.decide(request)
         if self._admit(user_id):
             self._leave()
             return self._others.decide(request)
         if self._refusal is not None:
-            outcome = self._refusal(door.sale, user_id, wish.items_text, self._now_ms())
+            outcome = self._refusal(door.sale, user_id, wish.items_text, now_ms)
             if outcome is not None:
                 self._leave()
                 return self._others.refuse(request, door.sale, outcome)
@@ -174,6 +175,24 @@ cdef class StraightPath:
     def failed(self, Request request not None, error):
         self._leave()
         request.answer(self._others.fail(request, error))
+
+    cdef str _user_of(self, bytes authorization, double now_ms):
+        """Whose token it is; None where that takes more to find out, and once it has expired.
+
+        A token is verified once: most buyers come back. Two generations bound how many are known.
+        """
+        cdef tuple user = <tuple>self._users.get(authorization)
+        if user is None:
+            user = <tuple>self._older_users.get(authorization)
+            if user is None:
+                user = self._user_until(authorization)
+                if user is None:
+                    return None
+            if len(self._users) >= self._users_max:
+                self._older_users = self._users
+                self._users = {}
+            self._users[authorization] = user
+        return <str>user[0] if now_ms < 1000 * <double>user[1] else None
 
     cdef bytes _accepted(self, Request request, bytes until_s):
         """201 with the reservation. What api/written.py writes of the same answer, byte by byte."""

@@ -1,45 +1,17 @@
-"""Limits each client's rate, in bounded memory, without ever looking at all clients."""
+"""Limits each client's rate. The algorithm is a kernel, ext/throttle.pyx; here are its bounds."""
 
 from typing import Final
 
+import ext
 from engine.clock import Clock
 
 CLIENTS_MAX: Final = 100_000  # Per generation, ~150 bytes each; two generations are kept.
 
 
-class Throttle:
-    """The generic cell rate algorithm (ITU-T I.371): a bucket of `burst` that refills by itself.
-
-    Per client one number is kept: the time at which its bucket would be full again. Memory is
-    bounded by two generations of `clients_max`; a client is forgotten only after that many others
-    came, and a forgotten client has a full bucket.
-    """
+class Throttle(ext.Throttle):
+    """A throttle that remembers `clients_max` clients or more. See ext.Throttle.admit."""
 
     def __init__(
         self, clock: Clock, *, per_second: float, burst: int, clients_max: int = CLIENTS_MAX
     ) -> None:
-        self._clock = clock
-        self._began = clock.monotonic()  # Small numbers keep sums of fractions exact enough.
-        self._interval = 1 / per_second
-        self._tolerance = self._interval * burst
-        self._clients_max = clients_max
-        self._recent: dict[str, float] = {}
-        self._older: dict[str, float] = {}
-
-    def __len__(self) -> int:
-        """Clients remembered."""
-        return len(self._recent) + len(self._older)
-
-    def admit(self, client: str) -> float:
-        """0.0 if admitted, else the seconds after which it will be."""
-        now = self._clock.monotonic() - self._began
-        full_at = self._recent.get(client) or self._older.get(client, 0.0)
-        full_at = max(full_at, now) + self._interval
-        excess = full_at - now - self._tolerance
-        # Sums of binary fractions: the last of a burst may miss by a few bits.
-        if excess > self._interval * 1e-6:
-            return excess
-        self._recent[client] = full_at
-        if len(self._recent) >= self._clients_max:
-            self._older, self._recent = self._recent, {}
-        return 0.0
+        super().__init__(clock, per_second=per_second, burst=burst, clients_max=clients_max)

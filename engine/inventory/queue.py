@@ -43,8 +43,8 @@ class ReserveQueue:
         queue_max: int,
     ) -> None:
         self._call = call
-        self._batch_max = batch_max
-        self._queue_max = queue_max
+        self._batch_max = min(batch_max, queue_max)
+        self._full_max = queue_max // self._batch_max - 1  # Beside the open batch.
         self._open = ReserveBatch()
         self._full: deque[ReserveBatch] = deque()
         self._driver: asyncio.Task[None] | None = None
@@ -53,18 +53,12 @@ class ReserveQueue:
 
     def join(self, waiter: Waiter, user_id: str, reservation_id: str, items_text: str) -> None:
         """Adds a reservation to the open batch. Raises Overloaded, with nothing done, if all is full."""
-        if len(self._open) >= self._batch_max:
-            self._full.append(self._open)
-            self._open = ReserveBatch()
-        if self._stopped or len(self) >= self._queue_max:
-            raise Overloaded("The reservation queue is full.")
-        self._open.add(waiter, user_id, reservation_id, items_text)
+        batch = self._open
+        if len(batch) >= self._batch_max:
+            batch = self._open_another()
+        batch.add(waiter, user_id, reservation_id, items_text)
         if self._driver is None:
             self._driver = self._loop.create_task(self._drive(), name="reserve queue")
-
-    def __len__(self) -> int:
-        """Reservations that wait for their call."""
-        return len(self._full) * self._batch_max + len(self._open)
 
     @property
     def idle(self) -> bool:
@@ -74,8 +68,16 @@ class ReserveQueue:
     async def stop(self) -> None:
         """Refuses new requests and waits until every accepted one is answered. Idempotent."""
         self._stopped = True
+        self._batch_max = 0  # Whoever joins finds the open batch full.
         if self._driver is not None:
             await asyncio.shield(self._driver)
+
+    def _open_another(self) -> ReserveBatch:
+        if self._stopped or len(self._full) >= self._full_max:
+            raise Overloaded("The reservation queue is full.")
+        self._full.append(self._open)
+        self._open = ReserveBatch()
+        return self._open
 
     async def _drive(self) -> None:
         try:
