@@ -154,7 +154,7 @@ class Bench:
             "users": names,
             "tokens": issued,
             "few_tokens": issued[:FEW_BUYERS],
-            "forged": [f"{token[:-4]}AAAA" for token in issued[:FEW_BUYERS]],
+            "forged": [forged(token) for token in issued[:FEW_BUYERS]],
             "foreign": [foreign_token(name) for name in names[: BUYERS // 2]],
             "nobody": [""],
         }
@@ -247,6 +247,12 @@ def exchange(port: int, request: bytes) -> Answer:
         response = http.client.HTTPResponse(connection)
         response.begin()
         return Answer(response.status, response.read())
+
+
+def forged(token: str) -> str:
+    """The token with one character of its signature changed, so that it is forged for certain."""
+    at = token.rindex(".") + 1
+    return f"{token[:at]}{'B' if token[at] == 'A' else 'A'}{token[at + 1 :]}"
 
 
 def foreign_token(user: str) -> str:

@@ -144,6 +144,7 @@ class Sender:
         self._waiting: deque[float] = deque()
         self._on_its_way: set[Connection] = set()
         self._closing = False
+        self._replacing: set[asyncio.Task[None]] = set()
         self.free: deque[Connection] = deque()
         self.late = 0
         self.log = Log()
@@ -173,10 +174,7 @@ class Sender:
         self._on_its_way.discard(connection)
         self.log.add(status, due_at, now)
         self._give_up(now)
-        if self._waiting:
-            self._send(connection, self._waiting.popleft())
-        else:
-            self.free.append(connection)
+        self._use(connection)
 
     def lost(self, connection: Connection, due_at: float | None) -> None:
         if due_at is not None:
@@ -185,12 +183,17 @@ class Sender:
         elif connection in self.free:
             self.free.remove(connection)
         if not self._closing:
-            asyncio.get_running_loop().create_task(self._replace())
+            task = asyncio.get_running_loop().create_task(self._replace())
+            self._replacing.add(task)
+            task.add_done_callback(self._replacing.discard)
 
-    def finish(self) -> None:
+    async def finish(self) -> None:
         """Counts what has no answer, and closes all connections."""
         now = time.monotonic()
         self._closing = True
+        for due_at in self._waiting:
+            self.log.add(UNSENT, due_at, now)
+        await asyncio.gather(*self._replacing)
         for connection in list(self._on_its_way):
             assert connection.due_at is not None
             self.log.add(UNANSWERED, connection.due_at, now)
@@ -198,6 +201,7 @@ class Sender:
             connection.close()
         for connection in list(self.free):
             connection.close()
+        await asyncio.sleep(0)  # Lets the loop tell them that they are closed.
 
     async def open(self, count: int) -> None:
         """Opens that many connections. Raises OSError."""
@@ -214,9 +218,16 @@ class Sender:
 
     async def _replace(self) -> None:
         try:
-            self.free.append(await self._connect())
+            self._use(await self._connect())
         except OSError:
             return  # One connection fewer; what finds none free says so.
+
+    def _use(self, connection: Connection) -> None:
+        """Sends what waits longest; without that the connection is free."""
+        if self._waiting and not self._closing:
+            self._send(connection, self._waiting.popleft())
+        else:
+            self.free.append(connection)
 
     def _send(self, connection: Connection, due_at: float) -> None:
         self._on_its_way.add(connection)
@@ -271,8 +282,7 @@ async def generate(plan: Plan, requests: list[bytes], due: list[float], began: f
             await sender.finished.wait()
     loop.remove_reader(ticker.fd)
     ticker.close()
-    sender.finish()
-    await asyncio.sleep(0)
+    await sender.finish()
     return summarize(plan, sender, began, cpu_s)
 
 

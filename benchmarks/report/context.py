@@ -135,10 +135,25 @@ def machine_section(run: Run) -> Section | Missing:
         key="machine",
         title="Machine and versions",
         shows="Where the figures were measured; they hold for this machine and these versions.",
-        finding=f"{machine_line(run).capitalize()}.",
+        finding=_machine_finding(run),
         mode=mode_of(run),
         tables=(Table(("", "", "value"), rows, words=frozenset({0, 1, 2})),),
     )
+
+
+def _machine_finding(run: Run) -> str:
+    environment = run.group("environment")
+    named = {
+        "python": "Python",
+        "valkey": "Valkey",
+        "redis_server": "Redis",
+        "postgres": "Postgres",
+    }
+    versions = environment.get("versions") or {}
+    parts = [f"{title} {versions[key]}" for key, title in named.items() if versions.get(key)]
+    clean = "" if environment.get("git_clean", True) else ", with changes not committed"
+    line = machine_line(run)
+    return f"{line[0].upper()}{line[1:]}{', with ' if parts else ''}{listed(parts)}{clean}."
 
 
 def _pairs(kind: str, values: object) -> list[tuple[str, str, str]]:

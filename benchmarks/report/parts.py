@@ -7,7 +7,7 @@ and `figures`, each with a name, a value, a unit and perhaps a target.
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from benchmarks.report.drawing import axis, base_axis, caption, figure, label, log_axis, names_axis
 from benchmarks.report.runs import Group, Run
@@ -59,17 +59,14 @@ def figures_table(figures: Sequence[Values]) -> Table:
 # The side-by-side.
 
 
-def contenders(group: Group) -> list[Values]:
-    """Rows with a name and the CPU of a front, in whatever list of the group they stand."""
-    for value in group.values():
-        rows = list(value.values()) if isinstance(value, dict) else value
-        if isinstance(rows, list):
-            found: list[Values] = [
-                row for row in rows if isinstance(row, dict) and _front_us(row) is not None
-            ]
-            if found:
-                return found
-    return []
+def contenders(group: Group, part: str = "servers") -> list[Values]:
+    """The servers, or our front's other loads, the cheapest first: those whose CPU was measured."""
+    rows = group.get(part) or {}
+    found = list(rows.values()) if isinstance(rows, dict) else rows
+    return sorted(
+        (row for row in found if isinstance(row, dict) and _front_us(row) is not None),
+        key=lambda row: _front_us(row) or 0.0,
+    )
 
 
 def _front_us(row: Values) -> float | None:
@@ -93,18 +90,26 @@ def is_ours(row: Values) -> bool:
 
 def side_by_side_section(run: Run) -> Section | Missing:
     group = run.group("side_by_side")
-    rows = sorted(contenders(group), key=lambda row: _front_us(row) or 0.0)
-    figures = figures_of(group)
-    if not rows and not figures:
+    rows, loads = contenders(group), contenders(group, "loads")
+    if not rows:
         return why_missing(group, "Side by side")
-    charts: tuple[Chart, ...] = ()
-    if rows:
-        charts = (
+    charts = [
+        Chart(
+            lambda narrow: side_by_side_chart(rows, narrow=narrow),
+            _side_by_side_numbers(rows),
+            "CPU microseconds per request of each server, and of Redis behind it",
+        )
+    ]
+    if loads:
+        ours = reference(rows)
+        charts.append(
             Chart(
-                lambda narrow: side_by_side_chart(rows, narrow=narrow),
-                _side_by_side_numbers(rows),
-                "CPU microseconds per request of each server, and of Redis behind it",
-            ),
+                lambda narrow: side_by_side_chart(
+                    loads, narrow=narrow, beside=ours, title=f"{_name(ours)}, asked something else"
+                ),
+                _side_by_side_numbers(loads, ours),
+                "CPU microseconds per request of our front under other loads",
+            )
         )
     return Section(
         key="side-by-side",
@@ -113,18 +118,19 @@ def side_by_side_section(run: Run) -> Section | Missing:
             "The same requests to other servers on the same core of the same machine, one after the other: "
             "CPU of the server, and of Redis behind it, per request."
         ),
-        finding=_side_by_side_finding(rows) if rows else f"{len(figures)} figures were measured.",
+        finding=_side_by_side_finding(rows),
         mode=str(group.get("durability", "strict")),
         charts=charts,
-        tables=(figures_table(figures),) if figures and not rows else (),
-        notes=skipped_notes(group),
+        notes=[str(group[name]) for name in ("method", "cores") if group.get(name)]
+        + skipped_notes(group),
     )
 
 
 def skipped_notes(group: Group) -> list[str]:
     skipped = group.get("skipped", ())
     if isinstance(skipped, dict):
-        return [f"{name} was left out: {why}" for name, why in skipped.items()]
+        failed = [f"{name} failed: {why}" for name, why in (group.get("failed") or {}).items()]
+        return [f"{name} was left out: {why}." for name, why in skipped.items()] + failed
     if isinstance(skipped, str):
         return [skipped]
     return [
@@ -155,14 +161,18 @@ def _times(value: float, of: float) -> str:
     return f"{value / of:.1f}×"
 
 
-def side_by_side_chart(rows: Sequence[Values], *, narrow: bool) -> Spec:
-    ours = reference(rows)
+def side_by_side_chart(
+    rows: Sequence[Values], *, narrow: bool, beside: Values | None = None, title: str = ""
+) -> Spec:
+    """Bars of CPU. `beside` is what they are held against, if it is not one of them."""
+    ours = beside or reference(rows)
     mine = _front_us(ours) or math.nan
     names = [_name(row) for row in rows]
     fronts = [_front_us(row) or 0.0 for row in rows]
     redis = [float(row.get("redis_us") or 0.0) for row in rows]
     most = max(a + b for a, b in zip(fronts, redis, strict=True))
-    colors = ["$front" if is_ours(row) else "$mute" for row in rows]
+    own = [beside is not None or is_ours(row) for row in rows]
+    colors = ["$front" if mine_too else "$mute" for mine_too in own]
     positions = list(range(len(rows)))
     traces = [
         _stack(positions, fronts, colors, "server"),
@@ -171,13 +181,16 @@ def side_by_side_chart(rows: Sequence[Values], *, narrow: bool) -> Spec:
         ),
     ]
     annotations = [
-        caption("CPU µs per request: server, then <span style='color:$redis'>Redis</span>"),
+        caption(
+            (f"{title}<br>" if title else "")
+            + "CPU µs per request: server, then <span style='color:$redis'>Redis</span>"
+        ),
         *[
             label(
                 f"<b>{number(front)}</b>"
                 + (f" + {number(behind)}" if behind else "")
                 + ("" if row is ours else f"   {_times(front, mine)}"),
-                color="$ink" if is_ours(row) else "$ink-2",
+                color="$ink" if own[at] else "$ink-2",
                 x=front + behind, y=at, xanchor="left", xshift=8,
             )
             for at, (row, front, behind) in enumerate(zip(rows, fronts, redis, strict=True))
@@ -194,8 +207,8 @@ def side_by_side_chart(rows: Sequence[Values], *, narrow: bool) -> Spec:
     bar_px = 50 if narrow else BAR_PX
     return figure(
         traces,
-        height=bar_px * len(rows) + 70,
-        margin=(6 if narrow else _room(names), 8, 44, 20),
+        height=bar_px * len(rows) + (88 if title else 70),
+        margin=(6 if narrow else _room(names), 8, 62 if title else 44, 20),
         barmode="stack",
         bargap=0.62 if narrow else 0.36,
         annotations=annotations,
@@ -231,8 +244,8 @@ def _stack(at: Sequence[int], values: Sequence[float], colors: Sequence[str], wh
     }
 
 
-def _side_by_side_numbers(rows: Sequence[Values]) -> Table:
-    mine = _front_us(reference(rows)) or math.nan
+def _side_by_side_numbers(rows: Sequence[Values], beside: Values | None = None) -> Table:
+    mine = _front_us(beside or reference(rows)) or math.nan
     return Table(
         ("server", "CPU µs", "× ours", "Redis µs", "requests/s", "p50 ms", "p99 ms", "core busy"),
         [
@@ -253,25 +266,44 @@ def _side_by_side_numbers(rows: Sequence[Values]) -> Table:
 
 # Kernels.
 
-_PLAIN: Final = re.compile(
-    r"[\s_(-]*(?:in )?(?:plain|python|pure)[\s_)-]*(?:python)?", re.IGNORECASE
-)
-_FAST: Final = re.compile(r"[\s_(-]*(?:compiled|cython|kernel|ours|fast)[\s_)-]*", re.IGNORECASE)
+_PLAIN: Final = re.compile(r"plain|python", re.IGNORECASE)
 
 
-def kernel_pairs(figures: Sequence[Values]) -> list[tuple[str, float, float, str]]:
-    """(kernel, compiled, plain, unit) where a figure of each was measured; in the order they came."""
-    fast = {_bare(each, _FAST): each for each in figures if not _PLAIN.search(str(each["name"]))}
-    plain = {_bare(each, _PLAIN): each for each in figures if _PLAIN.search(str(each["name"]))}
-    return [
-        (name, float(each["value"]), float(plain[name]["value"]), str(each.get("unit", "")))
-        for name, each in fast.items()
-        if name in plain and plain[name].get("unit") == each.get("unit") and each["value"] > 0
-    ]
+class Pair(NamedTuple):
+    """A kernel's time and that of its plain form, in `unit`."""
+
+    name: str
+    compiled: float
+    plain: float
+    unit: str
+
+    @property
+    def gain(self) -> float:
+        return self.plain / self.compiled
 
 
-def _bare(figure: Values, word: re.Pattern[str]) -> str:
-    return " ".join(word.sub(" ", str(figure["name"])).replace("_", " ").strip(" ,:").split())
+def kernel_pairs(group: Group) -> list[Pair]:
+    """Of each group of benchmarks that has a plain form: that, and the fastest of the others."""
+    groups: dict[str, list[Values]] = {}
+    for each in group.get("benchmarks", ()):
+        groups.setdefault(str(each.get("group")), []).append(each)
+    return [pair for name, members in groups.items() if (pair := _pair(name, members)) is not None]
+
+
+def _pair(name: str, members: Sequence[Values]) -> Pair | None:
+    plain = [each for each in members if _PLAIN.search(each["name"])]
+    others = [each for each in members if each not in plain]
+    if not plain or not others:
+        return None
+    unit = "ns / line" if "lines" in plain[0].get("extra_info", {}) else "ns / call"
+    return Pair(
+        name.removeprefix("kernels:").strip(), min(map(_ns, others)), min(map(_ns, plain)), unit
+    )
+
+
+def _ns(benchmark: Values) -> float:
+    lines = benchmark.get("extra_info", {}).get("lines", 1)
+    return float(benchmark["stats"]["median"]) / float(lines) * 1e9
 
 
 def kernels_section(run: Run) -> Section | Missing:
@@ -279,7 +311,7 @@ def kernels_section(run: Run) -> Section | Missing:
     figures = figures_of(group)
     if not figures:
         return why_missing(group, "Kernels")
-    pairs = kernel_pairs(figures)
+    pairs = kernel_pairs(group)
     charts: tuple[Chart, ...] = ()
     if pairs:
         charts = (
@@ -301,55 +333,52 @@ def kernels_section(run: Run) -> Section | Missing:
     )
 
 
-def _kernels_finding(
-    figures: Sequence[Values], pairs: Sequence[tuple[str, float, float, str]]
-) -> str:
+def _kernels_finding(figures: Sequence[Values], pairs: Sequence[Pair]) -> str:
     if not pairs:
         fastest = min(figures, key=lambda each: each["value"])
         return f"The cheapest is {fastest['name']}: {number(fastest['value'])} {fastest.get('unit', '')}."
     best, worst = max(pairs, key=_gain), min(pairs, key=_gain)
-    said = f"{best[0].capitalize()} gains most, {_gain(best):.1f} times"
+    said = f"Gains most: {best.name}, {best.gain:.1f} times faster than plain Python"
     if worst is best:
         return f"{said}."
-    verb = "gains least" if _gain(worst) >= 1 else "loses"
-    return f"{said}; {worst[0]} {verb}, {_gain(worst):.1f} times."
+    verb = "Gains least" if worst.gain >= 1 else "Loses"
+    return f"{said}. {verb}: {worst.name}, {worst.gain:.1f} times."
 
 
-def _gain(pair: tuple[str, float, float, str]) -> float:
-    return pair[2] / pair[1]
+def _gain(pair: Pair) -> float:
+    return pair.gain
 
 
-def kernels_chart(pairs: Sequence[tuple[str, float, float, str]]) -> Spec:
+def kernels_chart(pairs: Sequence[Pair]) -> Spec:
     at = list(range(len(pairs)))
-    compiled, plain = [pair[1] for pair in pairs], [pair[2] for pair in pairs]
+    compiled, plain = [pair.compiled for pair in pairs], [pair.plain for pair in pairs]
     low, high = min(compiled + plain) * 0.6, max(compiled + plain) * 2.6
     joins: list[Spec] = [
         {
             "type": "scatter", "mode": "lines", "hoverinfo": "skip",
-            "x": [pair[1], pair[2]], "y": [row, row], "line": {"color": "$mute", "width": 3},
+            "x": [pair.compiled, pair.plain], "y": [row, row], "line": {"color": "$mute", "width": 3},
         }
         for row, pair in enumerate(pairs)
     ]  # fmt: skip
-    unit = pairs[0][3] or "ns"
     annotations = [
         caption(
-            f"{unit}: <span style='color:$front'>● compiled</span>  "
+            "ns: <span style='color:$front'>● compiled</span>  "
             "<span style='color:$ink-3'>● plain</span>"
         ),
         *[
-            label(pair[0], x=0, xref="paper", y=row, xanchor="left", yanchor="bottom", yshift=7,
+            label(pair.name, x=0, xref="paper", y=row, xanchor="left", yanchor="bottom", yshift=7,
                   color="$ink")
             for row, pair in enumerate(pairs)
         ],
         *[
-            label(f"<b>{_gain(pair):.1f}×</b>", color="$front", x=math.log10(max(pair[1], pair[2])),
-                  y=row, xanchor="left", xshift=10)
+            label(f"<b>{pair.gain:.1f}×</b>", color="$front",
+                  x=math.log10(max(pair.compiled, pair.plain)), y=row, xanchor="left", xshift=10)
             for row, pair in enumerate(pairs)
         ],
     ]  # fmt: skip
     dots = [
-        _dots(plain, at, "$ink-3", "plain", unit),
-        _dots(compiled, at, "$front", "compiled", unit),
+        _dots(plain, at, "$ink-3", "plain"),
+        _dots(compiled, at, "$front", "compiled"),
     ]
     return figure(
         [*joins, *dots],
@@ -361,14 +390,14 @@ def kernels_chart(pairs: Sequence[tuple[str, float, float, str]]) -> Spec:
     )
 
 
-def _dots(values: Sequence[float], at: Sequence[int], color: str, who: str, unit: str) -> Spec:
+def _dots(values: Sequence[float], at: Sequence[int], color: str, who: str) -> Spec:
     return {
         "type": "scatter",
         "mode": "markers",
         "x": list(values),
         "y": list(at),
         "marker": {"size": 11, "color": color},
-        "hovertemplate": f"{who}: %{{x:,.3~g}} {unit}<extra></extra>",
+        "hovertemplate": f"{who}: %{{x:,.3~g}} ns<extra></extra>",
     }
 
 

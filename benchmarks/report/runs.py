@@ -41,8 +41,9 @@ class Run:
         return self.groups.get(name, {})
 
 
-def find_runs(results: Path = RESULTS) -> list[Path]:
+def find_runs(results: Path | None = None) -> list[Path]:
     """The folders of all runs, oldest first: their names are UTC stamps."""
+    results = results or RESULTS
     if not results.is_dir():
         return []
     return sorted(folder for folder in results.iterdir() if folder.is_dir() and _has_groups(folder))

@@ -50,6 +50,8 @@ def remarks(run: Run) -> list[tuple[str, bool]]:
         said.append(
             (f"{met} of {met + len(missed)} targets were met. Missed: {listed_names}.", False)
         )
+    if warning := run.group("environment").get("warning"):
+        said.append((str(warning), False))
     busy = others_share(run)
     if busy > BUSY_SHARE_MAX:
         said.append(

@@ -147,16 +147,17 @@ def memory() -> Json:
 def side_by_side() -> Json:
     rows = {
         "nginx, a static 201": (8.1, 0.0),
-        "Doorbuster, gate": (13.4, 3.9),
+        "our gate": (13.4, 3.9),
         "nginx + Lua + Redis": (27.2, 17.1),
         "Go: gin + redigo": (33.0, 18.0),
-        "Doorbuster, aiohttp route": (46.0, 4.1),
+        "our aiohttp route": (46.0, 4.1),
         "naive aiohttp + redis-py": (151.0, 30.0),
     }
     return {
         "durability": "strict",
-        "servers": [
-            {
+        "ours": "gate",
+        "servers": {
+            title: {
                 "title": title,
                 "front_us": front,
                 "redis_us": redis,
@@ -166,7 +167,13 @@ def side_by_side() -> Json:
                 "p99_ms": front / 5,
             }
             for title, (front, redis) in rows.items()
-        ],
+        },
+        "loads": {
+            "sold_out": {"title": "refusal: 409, nothing left", "front_us": 8.2, "redis_us": 0.0},
+            "replay": {"title": "replay: 200", "front_us": 13.9, "redis_us": 2.1},
+        },
+        "skipped": {},
+        "failed": {},
         "figures": [figure("front, gate", 13.4, "µs / reservation", "≤ 14", ok=True)],
     }
 
@@ -182,12 +189,22 @@ def kernels() -> Json:
         "pack a batch": (410, 1900),
         "reservation id": (310, 900),
     }
+    forms = [
+        (name, form, ns)
+        for name, pair in values.items()
+        for form, ns in zip(("compiled", "plain"), pair, strict=True)
+    ]
     return {
-        "figures": [
-            figure(name + suffix, ns, "ns")
-            for name, pair in values.items()
-            for suffix, ns in zip(("", ", plain"), pair, strict=True)
-        ]
+        "benchmarks": [
+            {
+                "group": f"kernels: {name}",
+                "name": f"test[{form}]",
+                "stats": {"median": ns / 1e9},
+                "extra_info": {},
+            }
+            for name, form, ns in forms
+        ],
+        "figures": [figure(f"{name}[{form}]", ns, "ns / call") for name, form, ns in forms],
     }
 
 
