@@ -43,7 +43,7 @@ bench: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Measure Redis, kernels, drain, 
 chaos: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Kill real processes during a rush, then prove the invariants
 	@$(BIN)/python -m pytest -m chaos
 
-load: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Send locust users (USERS, SECONDS) against the running engine, then check it
+load: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Send locust's shoppers (USERS, SECONDS) to a sale on the running engine, then check it
 	@$(BIN)/python scripts/load.py $(USERS) $(SECONDS)
 
 rush: $(VENV)/run.stamp $(VENV)/build.stamp  ## Send a flash crowd (BUYERS) against the running engine

@@ -53,6 +53,7 @@ def add_options(parser: ArgumentParser) -> None:
         ("calm-users", 20, "Shoppers before the rush, and after the decay"),
         ("calm-seconds", 5.0, "Until the rush, where the sale is open already"),
         ("spike-users", 200, "Shoppers in the rush"),
+        ("arrivals", 100.0, "Shoppers who come to the rush per second, all of them before T0"),
         ("spike-seconds", 15.0, "How long the rush lasts after T0"),
         ("decay-seconds", 10.0, "How long the crowd takes to go home"),
         ("settle-seconds", 30.0, "How long is waited at most until every outcome is known"),

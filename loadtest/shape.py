@@ -16,7 +16,7 @@ from loadtest.shopper import HOST, read_site
 
 logger = logging.getLogger(__name__)
 
-CROWD_COMES_SECONDS: Final = 2.0  # Before T0: spawning takes a moment, and crowds wait at doors.
+AT_THE_DOOR_SECONDS: Final = 1.0  # All have come by so long before T0.
 DECAY_STEPS: Final = 5
 LOOK_SECONDS_MAX: Final = 10.0
 
@@ -46,7 +46,8 @@ class Burst(LoadTestShape):
         """What locust asks about once a second."""
         options = self._options
         run_s: float = self.get_run_time() - self._t0_s  # type: ignore[no-untyped-call]
-        if run_s < -CROWD_COMES_SECONDS:
+        coming_s = options.spike_users / options.arrivals + AT_THE_DOOR_SECONDS
+        if run_s < -coming_s:
             return _users(options.calm_users, options)
         if run_s < options.spike_seconds:
             return _users(options.spike_users, options)
@@ -56,7 +57,7 @@ class Burst(LoadTestShape):
         settled = type(self).standing().settled
         if settled or run_s > options.decay_seconds + options.settle_seconds:
             return None  # Whatever is open then stays open in the tally.
-        return 0, float(options.spike_users)
+        return _users(0, options)
 
     def _decayed(self, share: float) -> int:
         """In steps: each change is a message to every worker."""
@@ -84,4 +85,4 @@ class Burst(LoadTestShape):
 
 
 def _users(count: int, options: Any) -> Users:
-    return count, float(max(options.spike_users, 1))
+    return count, options.arrivals

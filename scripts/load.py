@@ -1,44 +1,190 @@
-"""load.py USERS SECONDS: sends locust's users against the running engine, then proves the invariants."""
+"""load.py USERS SECONDS: opens a sale of its own, sends locust's shoppers to it, then proves the invariants.
 
-import os
+The exit status is 0 only if no call failed, every promise was seen to be kept, and every invariant holds.
+"""
+
 import subprocess
 import sys
 import tempfile
+import time
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, Final
 
-from api.tokens import Tokens
+import msgspec
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from api.cli.minting import mint
+from api.cli.rush_sale import draw_up, public_url, put_up
 from engine.clock import SystemClock
-from engine.config import read_settings
+from engine.config import Settings, read_settings
 from engine.errors import DoorbusterError
 from engine.runtime import resolve_settings
+from engine.sales import SaleDocument
 
-PROGRAMS = Path(sys.executable).parent
-LOCUSTFILE = Path(__file__).parent.parent / "loadtest" / "locustfile.py"
-SALE = "demo"
+PROGRAMS: Final = Path(sys.executable).parent
+LOCUSTFILE: Final = Path(__file__).parent.parent / "loadtest" / "locustfile.py"
+# A shopper buys about three times in the rush: so the sale is sold out some time before its end.
+UNITS_PER_USER: Final = 2
+VISITS_PER_SECOND_MAX: Final = 2  # of one shopper; each as another buyer
+ARRIVALS: Final = 100  # shoppers per second, as in the locustfile
+LEAD_SECONDS: Final = 4  # for locust to start, and for the first to look around
+PERCENTS: Final = (0.5, 0.95, 0.99)
 
 
-def main(users: int, seconds: int) -> int:
+class Timed(msgspec.Struct):
+    """One row of locust's statistics."""
+
+    name: str
+    method: str
+    num_requests: int
+    num_failures: int
+    response_times: dict[float, int]  # ms → answers
+
+    def percentile(self, share: float) -> float:
+        wanted, seen = share * self.num_requests, 0
+        for ms, count in sorted(self.response_times.items()):
+            seen += count
+            if seen >= wanted:
+                return ms
+        return 0.0
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A load test in numbers."""
+
+    users: int
+    seconds: int  # from the start to the end of the decay
+
+    @property
+    def calm_seconds(self) -> float:
+        return LEAD_SECONDS + self.users / ARRIVALS
+
+    @property
+    def decay_seconds(self) -> float:
+        return self.seconds / 6
+
+    @property
+    def spike_seconds(self) -> float:
+        return max(1.0, self.seconds - self.calm_seconds - self.decay_seconds)
+
+    @property
+    def total_seconds(self) -> float:
+        return self.calm_seconds + self.spike_seconds + self.decay_seconds
+
+
+def main(plan: Plan, console: Console) -> int:
     settings = resolve_settings(read_settings(), ["secret", "public_url"])
+    opens_in = timedelta(seconds=plan.calm_seconds)
+    sale = draw_up("load", plan.users * UNITS_PER_USER, opens_in=opens_in)
+    with tempfile.TemporaryDirectory(prefix="load-") as folder:
+        tokens, statistics = Path(folder) / "tokens.txt", Path(folder) / "statistics"
+        write_tokens(settings, sale, plan, tokens)
+        uvloop.run(put_up(settings, sale))
+        console.print(
+            f"Sale {sale.sale_id}: {plan.users * UNITS_PER_USER:,} units, open in "
+            f"{plan.calm_seconds:.0f} s. {plan.users:,} shoppers will be at the door.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        options = [*options_of(settings, sale, plan), "--tokens", str(tokens)]
+        code, said = shop([*options, "--json-file", str(statistics)], plan, console)
+        told(code, said, statistics.with_suffix(".json"), console)
+    checked = subprocess.run([str(PROGRAMS / "doorbuster"), "check", sale.sale_id], check=False)
+    return code or checked.returncode
+
+
+def write_tokens(settings: Settings, sale: SaleDocument, plan: Plan, path: Path) -> None:
+    """New buyers each time, and one for each visit: the limit per buyer would refuse the others."""
     assert settings.secret is not None
-    tokens = Tokens(settings.secret, SystemClock())
-    with tempfile.NamedTemporaryFile("w", prefix="tokens-") as file:
-        # New buyers each time: the limit per user would refuse those of the last.
-        # A shopper comes as somebody else after each purchase, at most about once a second.
-        buyers = range(users * seconds)
-        file.writelines(f"{tokens.issue(f'load-{os.getpid()}-{n}')}\n" for n in buyers)
-        file.flush()
-        command = [
-            *(str(PROGRAMS / "locust"), "-f", str(LOCUSTFILE), "--host", str(settings.public_url)),
-            *("--headless", "--only-summary", "--users", str(users)),
-            *("--spawn-rate", str(max(1, users // 5)), "--run-time", f"{seconds}s"),
-        ]
-        environ = os.environ | {"LOADTEST_TOKENS": file.name, "LOADTEST_SALE": SALE}
-        loaded = subprocess.run(command, env=environ, check=False).returncode
-    return loaded or subprocess.run([str(PROGRAMS / "doorbuster"), "check"], check=False).returncode
+    count = int(plan.users * plan.total_seconds * VISITS_PER_SECOND_MAX)
+    users = (f"{sale.sale_id}-{number}" for number in range(count))
+    with path.open("w") as file:
+        file.writelines(f"{token}\n" for token in mint(settings.secret, SystemClock(), users))
+
+
+def options_of(settings: Settings, sale: SaleDocument, plan: Plan) -> list[str]:
+    """What locust is told."""
+    words: dict[str, object] = {
+        "host": public_url(settings),
+        "sale": sale.sale_id,
+        "calm-users": max(1, plan.users // 10),
+        "calm-seconds": plan.calm_seconds,
+        "spike-users": plan.users,
+        "arrivals": ARRIVALS,
+        "spike-seconds": plan.spike_seconds,
+        "decay-seconds": plan.decay_seconds,
+        "loglevel": "WARNING",
+    }
+    return [word for name, value in words.items() for word in (f"--{name}", str(value))]
+
+
+def shop(options: list[str], plan: Plan, console: Console) -> tuple[int, str]:
+    """Runs locust. Its exit code, and what it said."""
+    command = [str(PROGRAMS / "locust"), "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
+    with tempfile.TemporaryFile("w+") as said:
+        running = subprocess.Popen([*command, *options], stdout=said, stderr=said)
+        try:
+            watch(running, plan, console)
+        finally:
+            running.terminate()
+        code = running.wait()
+        said.seek(0)
+        return code, said.read()
+
+
+def watch(running: "subprocess.Popen[bytes]", plan: Plan, console: Console) -> None:
+    """Shows how far the run is until it ends."""
+    columns = (TextColumn("{task.description:<6}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("calm", total=plan.total_seconds)
+        start_s = time.monotonic()
+        while running.poll() is None:
+            run_s = time.monotonic() - start_s
+            progress.update(task, completed=run_s, description=phase(plan, run_s))
+            time.sleep(0.2)
+
+
+def phase(plan: Plan, run_s: float) -> str:
+    if run_s < plan.calm_seconds:
+        return "calm"
+    if run_s < plan.calm_seconds + plan.spike_seconds:
+        return "rush"
+    return "decay" if run_s < plan.total_seconds else "settle"
+
+
+def told(code: int, said: str, statistics: Path, console: Console) -> None:
+    """What locust measured and what its tally says; all of its words if something is wrong."""
+    if statistics.exists():
+        rows: list[Timed] = msgspec.json.decode(
+            statistics.read_bytes(), type=list[Timed], strict=False
+        )
+        console.print(as_table(rows))
+    _, found, tally = said.partition("Doorbuster tally")
+    console.print(f"{found}{tally.rstrip()}\n" if found and not code else said, highlight=False)
+
+
+def as_table(rows: list[Timed]) -> Table:
+    table = Table(title="What shoppers felt, in ms", title_justify="left")
+    table.add_column("call", no_wrap=True)
+    for name in ("sent", "failed", "p50", "p95", "p99"):
+        table.add_column(name, justify="right")
+    for row in sorted(rows, key=lambda row: -row.num_requests):
+        times: list[Any] = [f"{row.percentile(share):,.0f}" for share in PERCENTS]
+        table.add_row(
+            f"{row.method} {row.name}".replace("[", r"\["),
+            f"{row.num_requests:,}",
+            f"{row.num_failures:,}",
+            *times,
+        )
+    return table
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+        sys.exit(main(Plan(int(sys.argv[1]), int(sys.argv[2])), Console()))
     except DoorbusterError as error:
         sys.exit(str(error))

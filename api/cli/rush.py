@@ -23,7 +23,7 @@ from api.cli.rush_report import (
     cpu_model,
     summarize,
 )
-from api.cli.rush_sale import public_url, put_up
+from api.cli.rush_sale import draw_up, public_url, put_up
 from api.cli.rush_wait import StoreWatch, Wait
 from engine.clock import SystemClock
 from engine.config import Settings
@@ -167,7 +167,9 @@ async def run_rush(
 
 async def _own_sale(engine: Engine, options: RushOptions) -> str:
     assert options.units is not None
-    return await put_up(engine.settings, options.units, auto_capture=options.paid)
+    document = draw_up("rush", options.units, auto_capture=options.paid)
+    await put_up(engine.settings, document)
+    return document.sale_id
 
 
 async def _open_sale(engine: Engine, sale_id: str) -> Sale:

@@ -1,4 +1,4 @@
-"""Makes a sale for one rush, as an operator would: over the admin API, with an operator's token."""
+"""Makes a sale for one load test, as an operator would: over the admin API, with an operator's token."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -17,7 +17,7 @@ SKUS: Final = 4  # A flash sale is about few things.
 OPEN_DAYS: Final = 1
 RESERVATION_SECONDS: Final = 3600  # Nobody's reservation ends while it is being counted.
 PER_USER_MAX: Final = 2
-OPERATOR: Final = "rush"
+OPERATOR: Final = "load"
 
 
 class _Problem(msgspec.Struct):
@@ -29,9 +29,8 @@ def public_url(settings: Settings) -> str:
     return settings.public_url or f"http://{settings.host}:{settings.port}"
 
 
-async def put_up(settings: Settings, units: int, *, auto_capture: bool) -> str:
-    """Makes a sale of so many units that is open now; its id. Raises DoorbusterError."""
-    document = draw_up(datetime.now(UTC), units, auto_capture=auto_capture)
+async def put_up(settings: Settings, document: SaleDocument) -> None:
+    """Makes the sale. Raises DoorbusterError."""
     assert settings.secret is not None
     token = Tokens(settings.secret, SystemClock()).issue(OPERATOR, Role.OPERATOR)
     url = f"{public_url(settings)}/v1/admin/sales"
@@ -44,18 +43,20 @@ async def put_up(settings: Settings, units: int, *, auto_capture: bool) -> str:
         raise DoorbusterError(f"Nobody answers at {url}: is the engine running?") from error
     if reply.status != 201:
         raise DoorbusterError(f"The sale was refused ({reply.status}): {_detail(reply.body)}")
-    return document.sale_id
 
 
-def draw_up(now: datetime, units: int, *, auto_capture: bool) -> SaleDocument:
-    """The document: the units spread over a few SKUs, the first of which has the rest."""
+def draw_up(
+    kind: str, units: int, *, opens_in: timedelta = timedelta(0), auto_capture: bool = False
+) -> SaleDocument:
+    """A sale `<kind>-<time>`, its units spread over a few SKUs, the first of which has the rest."""
+    now = datetime.now(UTC)
     share, rest = divmod(units, SKUS)
     counts = [share + (rest if number == 0 else 0) for number in range(SKUS)]
     price = Money(129900, "CNY")
     return SaleDocument(
-        sale_id=f"rush-{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}",
-        name={"en": "Rush"},
-        opens_at=now - timedelta(seconds=1),
+        sale_id=f"{kind}-{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}",
+        name={"en": kind.capitalize()},
+        opens_at=now + opens_in,
         closes_at=now + timedelta(days=OPEN_DAYS),
         per_user_max=PER_USER_MAX,
         reservation_seconds=RESERVATION_SECONDS,

@@ -1,6 +1,9 @@
 """The locust kit against a whole engine: a crowd that waits for the doors, and the books afterwards."""
 
 import asyncio
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,8 @@ import asyncpg
 import pytest
 
 from engine.runtime import read_running
-from tests.support.locust import Locust, shop
-from tests.support.program import UpProcess, environ, free_port, run
+from tests.support.locust import FOLDER, Locust, Told, shop
+from tests.support.program import SECONDS_MAX, UpProcess, environ, free_port, run
 from tests.support.sales import sale_document
 
 STOCK = {"phone-black": 15, "phone-white": 10}
@@ -100,7 +103,7 @@ def test_crowd_that_waits_for_the_doors_buys_every_unit_once(site: Site) -> None
 def test_master_and_two_workers_share_buyers_without_overlap_and_add_up_one_tally(
     site: Site,
 ) -> None:
-    options = site.put_up("shared")
+    options = site.put_up("shared") | {"abandon": 0}
     port = free_port()
 
     workers = [Locust(worker=True, master_port=port, tokens=site.tokens) for _ in range(2)]
@@ -125,6 +128,25 @@ def test_master_and_two_workers_share_buyers_without_overlap_and_add_up_one_tall
     assert {int(buyer.removeprefix("load-")) % 2 for buyer in buyers} == {0, 1}
     assert all("Doorbuster tally" not in end.text for end in ends)
     assert run("check shared", site.env).returncode == 0
+
+
+def test_make_load_opens_a_sale_shops_there_and_proves_the_invariants(site: Site) -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/load.py", "20", "9"],
+        cwd=FOLDER,
+        env=site.env,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "POST /v1/sales/[sale]/reservations" in done.stdout
+    assert "Every acknowledged reservation was seen as an order." in done.stdout
+    assert done.stdout.endswith("All 11 invariants hold.\n")
+    [sale_id] = re.findall(r"^Sale (load-\S+): 40 units", done.stdout)
+    assert len(site.buyers(sale_id)) == Told(0, done.stdout).tally["acknowledged"] > 0
 
 
 def test_run_without_tokens_is_refused_in_one_sentence(site: Site, tmp_path: Path) -> None:
