@@ -16,10 +16,10 @@ SECONDS ?= 30
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint format bench chaos load rush check lock clean
+.PHONY: help run test lint format bench report chaos load rush check lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/run.stamp $(VENV)/build.stamp  ## Run the whole engine with a demo shop (PORT=8080); Ctrl-C stops it in order
 	@exec env DOORBUSTER_PORT="$${PORT:-$${DOORBUSTER_PORT:-8080}}" $(BIN)/doorbuster up --demo
@@ -37,8 +37,14 @@ format: $(VENV)/dev.stamp  ## Lay the code out as `make lint` wants it
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format
 
-bench: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Measure Redis, kernels, drain, front and a whole rush; one table, targets beside the numbers
+bench: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Measure everything, beside nginx, Go and others; one table, targets beside the numbers
 	@$(BIN)/python -m benchmarks.run
+
+bench-peers-setup:  ## Install what `make bench` compares with: wrk, nginx with Lua, Go (Debian packages, as root)
+	@scripts/bench-peers-setup
+
+report: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Turn the newest benchmark run into one HTML page, beside the run
+	@$(BIN)/python -m api.cli.main bench report
 
 chaos: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Kill real processes during a rush, then prove the invariants
 	@$(BIN)/python -m pytest -m chaos
