@@ -16,10 +16,10 @@ SECONDS ?= 30
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint format bench report chaos load rush check lock clean
+.PHONY: help run test lint format bench bench-peers-setup report chaos load rush check lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/run.stamp $(VENV)/build.stamp  ## Run the whole engine with a demo shop (PORT=8080); Ctrl-C stops it in order
 	@exec env DOORBUSTER_PORT="$${PORT:-$${DOORBUSTER_PORT:-8080}}" $(BIN)/doorbuster up --demo

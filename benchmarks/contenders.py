@@ -26,6 +26,7 @@ from engine.servers.process import ServerProcess
 
 PEERS: Final = Path(__file__).parent / "peers"
 BUILD: Final = Path(__file__).parent.parent / "build" / "peers"
+SYSTEM_PATH: Final = ("/usr/sbin", "/sbin")  # nginx lives there; not everybody looks there.
 NGINX_MODULES: Final = Path("/usr/lib/nginx/modules")
 NGINX_REDIS: Final = Path("/usr/share/lua/5.1/nginx/redis.lua")
 GO_LIBRARIES: Final = Path("/usr/share/gocode")
@@ -118,8 +119,7 @@ def _nginx(place: Place, location: Path, *, global_part: str, http_part: str) ->
 
 
 def _nginx_program() -> str:
-    """nginx lives in /usr/sbin, which is not on everybody's path."""
-    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+    path = os.pathsep.join((os.environ.get("PATH", ""), *SYSTEM_PATH))
     return shutil.which("nginx", path=path) or ""
 
 

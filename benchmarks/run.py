@@ -179,7 +179,7 @@ class Run:
             with self.console.status(name) as status:
                 result = group(self.folder, status.update)
         except GroupSkipped as why:
-            result = {"skipped": f"{str(why).capitalize()}."}
+            result = {"skipped": f"{first_upper(str(why))}."}
         except GroupFailed as failure:
             result = self._fail(name, str(failure))
         except Exception:
@@ -212,6 +212,10 @@ def rows_of(name: str, result: Result) -> list[tuple[str, Figure | str]]:
     if not rows and name != ENVIRONMENT:
         rows.append((name, f"kept in {name}.json"))
     return rows
+
+
+def first_upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def last_line(text: str) -> str:

@@ -195,10 +195,10 @@ class Bench:
         self, trial: Trial, sale: str, place: Place, count: Callable[[], Count]
     ) -> Measurement:
         load, port = trial.load, place.port
-        warming = self._requests(trial, sale, port, (WARM_KEY,) if load.has_body else load.keys)
+        warming = self.requests(trial, sale, port, (WARM_KEY,) if load.has_body else load.keys)
         exchange(port, first_request(warming, FIRST_KEY if load.has_body else ""))
         run_wrk(warming, port, core=self.cores.generator, seconds=WARM_SECONDS)
-        requests = self._requests(trial, sale, port, load.keys)
+        requests = self.requests(trial, sale, port, load.keys)
         self._probe(load, requests, port)
         before = count()
         said = run_wrk(requests, port, core=self.cores.generator, seconds=trial.seconds)
@@ -209,7 +209,7 @@ class Bench:
             raise TrialFailed(f"{trial.title}: {wrong}")
         return _measurement(trial, said, before, after)
 
-    def _requests(self, trial: Trial, sale: str, port: int, keys: tuple[str, ...]) -> Requests:
+    def requests(self, trial: Trial, sale: str, port: int, keys: tuple[str, ...]) -> Requests:
         load, checks = trial.load, trial.contender.checks_tokens
         head, host = load.head.format(sale=sale), f"Host: 127.0.0.1:{port}"
         if not load.has_body:
