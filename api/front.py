@@ -10,6 +10,7 @@ from aiohttp import web
 from api.bodies import BodyReader
 from api.counts import Counts
 from api.problems import Code, Refusal
+from api.sales.shown import ShownSales
 from api.tokens import Identity, Role, Tokens
 from api.users.passwords import PasswordVault
 from engine.admission import InFlightLimit, Throttle
@@ -57,6 +58,7 @@ class Front:
     passwords: PasswordVault
     providers: dict[str, Provider]
     bodies: BodyReader
+    shown_sales: ShownSales
     request_ids: RequestIds
     counts: Counts
     stopping: bool = False
@@ -88,6 +90,7 @@ class Front:
             passwords=PasswordVault(settings.password_threads),
             providers=providers,
             bodies=BodyReader(settings.body_bytes_max, in_flight),
+            shown_sales=ShownSales(engine.directory, engine.live_stock, engine.clock),
             request_ids=RequestIds(),
             counts=Counts(),
         )

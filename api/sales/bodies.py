@@ -60,7 +60,7 @@ class OperatorSaleBody(msgspec.Struct, frozen=True):
 
 def sale_body(sale: Sale, stock: StockSnapshot | None, now_ms: int) -> SaleBody:
     """`stock` is None while Redis does not answer."""
-    live = stock if _is_live(sale, stock) else None
+    live = stock if is_live(sale, stock) else None
     return SaleBody(
         sale_id=sale.sale_id,
         name=sale.name,
@@ -75,7 +75,7 @@ def sale_body(sale: Sale, stock: StockSnapshot | None, now_ms: int) -> SaleBody:
 
 
 def operator_sale_body(sale: Sale, stock: StockSnapshot | None, now_ms: int) -> OperatorSaleBody:
-    live = stock if _is_live(sale, stock) else None
+    live = stock if is_live(sale, stock) else None
     return OperatorSaleBody(
         sale_id=sale.sale_id,
         name=sale.name,
@@ -94,7 +94,7 @@ def operator_sale_body(sale: Sale, stock: StockSnapshot | None, now_ms: int) -> 
     )
 
 
-def _is_live(sale: Sale, stock: StockSnapshot | None) -> bool:
+def is_live(sale: Sale, stock: StockSnapshot | None) -> bool:
     """Whether Redis holds this very generation of the stock, unfenced."""
     return stock is not None and stock.epoch == sale.epoch and stock.state is not SaleState.DRAINING
 

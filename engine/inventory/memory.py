@@ -41,12 +41,14 @@ _UNKNOWN: Final = object()
 
 
 class AnySale(Protocol):
-    """What is asked of a sale: its name and the generation of its stock that the caller believes in."""
+    """What is asked of a sale: its name, and which stock and settings the caller believes in."""
 
     @property
     def sale_id(self) -> str: ...
     @property
     def epoch(self) -> int: ...
+    @property
+    def revision(self) -> int: ...
 
 
 class StockMemory:
@@ -81,8 +83,10 @@ class StockMemory:
         if watch is None:
             return None
         look = watch.look
-        if look is None or self._monotonic() >= look.fresh_until or look.epoch != sale.epoch:
+        if look is None or self._monotonic() >= look.fresh_until:
             return None
+        if look.epoch != sale.epoch or look.revision < sale.revision:
+            return None  # The caller knows of a later change, perhaps because it made it.
         outcome = look.outcome(items_text, now_ms)
         if outcome is None or user_id in watch.holders:
             return None
@@ -217,6 +221,7 @@ class Look:
         "_per_user_max",
         "epoch",
         "fresh_until",
+        "revision",
         "snapshot",
     )
 
@@ -225,6 +230,7 @@ class Look:
         self.snapshot = snapshot
         self.epoch = epoch
         self.fresh_until = 0.0
+        self.revision = int(config["revision"])
         self._closed = snapshot.state is SaleState.CLOSED
         self._paused = snapshot.state is SaleState.PAUSED
         self._opens_at_ms = int(config["opens_at_ms"])

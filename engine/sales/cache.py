@@ -54,8 +54,17 @@ class ShortMemory(Generic[Value]):
 
     def peek(self, key: str) -> Value | None:
         """The value if it is fresh."""
+        kept = self.peek_kept(key)
+        return kept.value if kept is not None else None
+
+    def peek_kept(self, key: str) -> Kept[Value] | None:
+        """The value and when it was asked for, if it is fresh."""
         kept = self._kept.get(key)
-        return kept.value if kept is not None and self._is_fresh(kept) else None
+        return kept if kept is not None and self._is_fresh(kept) else None
+
+    async def renew(self, key: str) -> None:
+        """Loads the value, fresh or not, or waits for a load under way. Raises what the load raises."""
+        await asyncio.shield(self._loaded(key).task)
 
     async def get(self, key: str) -> Value:
         """The value, loaded if it is not fresh. Raises what the load raises.

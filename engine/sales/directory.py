@@ -4,7 +4,7 @@ from typing import Final
 
 from engine.clock import Clock
 from engine.inventory import Inventory, StockSnapshot
-from engine.sales.cache import ShortMemory
+from engine.sales.cache import Kept, ShortMemory
 from engine.sales.rows import load_sale, load_sales, load_standings
 from engine.sales.sale import Sale
 from engine.store.database import Pool
@@ -23,6 +23,7 @@ class SaleDirectory:
 
     def __init__(self, pool: Pool, clock: Clock) -> None:
         self._pool = pool
+        self.changes = 0  # How often a copy was given up. What was made of copies is old then too.
         self._sales = ShortMemory[Sale | None](
             self._load,
             clock,
@@ -65,6 +66,7 @@ class SaleDirectory:
 
     def forget(self, sale_id: str) -> None:
         """The next read of this sale, and of the lists, is from Postgres."""
+        self.changes += 1
         self._sales.forget(sale_id)
         self._lists.forget(_ALL)
         self._launched.forget(_ALL)
@@ -94,3 +96,11 @@ class LiveStock:
     async def get(self, sale_id: str) -> StockSnapshot:
         """Config and counters. Raises RedisUnavailable."""
         return await self._snapshots.get(sale_id)
+
+    def peek(self, sale_id: str) -> Kept[StockSnapshot] | None:
+        """A fresh copy and when it was asked for. Does no I/O."""
+        return self._snapshots.peek_kept(sale_id)
+
+    async def renew(self, sale_id: str) -> None:
+        """Looks again, however fresh the copy is. Raises RedisUnavailable."""
+        await self._snapshots.renew(sale_id)

@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from redis.asyncio import Redis
@@ -18,6 +19,16 @@ from engine.servers import EmbeddedValkey
 from tests.lua.shelf import KEYS, SALE, ask, open_settings, put_up, wish, word_of
 from tests.support.waiting import until
 
+
+class Known(NamedTuple):
+    """A sale as a front knows it."""
+
+    sale_id: str
+    epoch: int
+    revision: int
+
+
+DROP = Known(SALE.sale_id, SALE.epoch, revision=1)
 NEVER_SECONDS = 3600.0  # The background looks once; the tests ask for every further look.
 
 
@@ -48,7 +59,7 @@ def own_valkey() -> Iterator[EmbeddedValkey]:
         server.stop()
 
 
-async def watched(memory: StockMemory, sale: SaleRef = SALE) -> None:
+async def watched(memory: StockMemory, sale: Known = DROP) -> None:
     memory.learnt(sale, Outcome.SOLD_OUT)
     assert await memory.refresh_once() == 1
 
@@ -58,7 +69,7 @@ def told(
     clock: ManualClock,
     items: str = "black*1",
     user: str = "new",
-    sale: SaleRef = SALE,
+    sale: Known = DROP,
 ) -> Outcome | None:
     return memory.refusal(sale, user, items, clock.now_ms())
 
@@ -69,7 +80,7 @@ async def test_nothing_is_said_of_a_sale_that_nobody_was_refused_in(
     await put_up(inventory, clock, {"black": 0})
     assert told(memory, clock) is None
     assert await memory.refresh_once() == 0
-    memory.learnt(SALE, Outcome.LIMIT_REACHED)
+    memory.learnt(DROP, Outcome.LIMIT_REACHED)
     assert await memory.refresh_once() == 0
 
 
@@ -145,7 +156,7 @@ async def test_holder_made_by_another_process_is_known_before_the_next_look_is_u
     memory: StockMemory, inventory: Inventory, elsewhere: Inventory, clock: ManualClock
 ) -> None:
     await put_up(inventory, clock, {"black": 300})
-    memory.learnt(SALE, Outcome.ALL_RESERVED)
+    memory.learnt(DROP, Outcome.ALL_RESERVED)
     await memory.refresh_once()
 
     buyers = [f"buyer-{number}" for number in range(300)]
@@ -189,7 +200,7 @@ async def test_buyers_who_come_while_the_records_are_read_are_not_missed(
     for start in range(0, 600, 200):
         await ask(inventory, *(wish(user, "black*1") for user in early[start : start + 200]))
 
-    memory.learnt(SALE, Outcome.SOLD_OUT)
+    memory.learnt(DROP, Outcome.SOLD_OUT)
     loading = asyncio.create_task(memory.refresh_once())
     late = []
     while not loading.done():
@@ -223,7 +234,7 @@ async def test_window_is_that_of_the_moment_and_not_of_the_look(
     await watched(memory)
 
     def at(now_ms: int) -> Outcome | None:
-        return memory.refusal(SALE, "new", "black*1", now_ms)
+        return memory.refusal(DROP, "new", "black*1", now_ms)
 
     assert [at(opens - 1), at(opens), at(closes - 1), at(closes)] == [
         Outcome.NOT_STARTED,
@@ -247,13 +258,26 @@ async def test_pause_is_over_at_the_next_look(
     assert told(memory, clock) is Outcome.ENDED
 
 
+async def test_caller_who_knows_of_a_later_change_is_not_answered_from_before_it(
+    memory: StockMemory, inventory: Inventory, clock: ManualClock
+) -> None:
+    await put_up(inventory, clock, {"black": 1}, state=SaleState.PAUSED)
+    await watched(memory)
+    await inventory.configure(SALE, open_settings(clock, revision=2))
+    assert told(memory, clock) is Outcome.PAUSED
+    assert told(memory, clock, sale=DROP._replace(revision=2)) is None
+    await inventory.configure(SALE, open_settings(clock, revision=3, state=SaleState.CLOSED))
+    await memory.refresh_once()
+    assert told(memory, clock, sale=DROP._replace(revision=2)) is Outcome.ENDED
+
+
 async def test_other_epochs_and_fenced_sales_are_left_to_redis(
     memory: StockMemory, inventory: Inventory, clock: ManualClock
 ) -> None:
     await put_up(inventory, clock, {"black": 0})
     await watched(memory)
-    assert told(memory, clock, sale=SaleRef(SALE.sale_id, 2)) is None
-    assert told(memory, clock, sale=SaleRef("other", 1)) is None
+    assert told(memory, clock, sale=DROP._replace(epoch=2)) is None
+    assert told(memory, clock, sale=DROP._replace(sale_id="other")) is None
     await inventory.fence(SALE)
     assert await memory.refresh_once() == 0
     assert told(memory, clock) is None
@@ -272,8 +296,8 @@ async def test_records_are_read_anew_after_a_recovery(
     assert await inventory.launch(later, open_settings(clock), stock) == "LAUNCHED"
 
     assert await memory.refresh_once() == 1
-    assert told(memory, clock, sale=later) is Outcome.SOLD_OUT
-    assert told(memory, clock, user="rescued", sale=later) is None
+    assert told(memory, clock, sale=DROP._replace(epoch=2)) is Outcome.SOLD_OUT
+    assert told(memory, clock, user="rescued", sale=DROP._replace(epoch=2)) is None
     assert told(memory, clock) is None, "the caller's epoch is over"
 
 
@@ -335,7 +359,7 @@ async def test_sale_with_more_holders_than_fit_is_left_to_redis(
     memory = StockMemory(inventory, redis, clock, refresh_seconds=NEVER_SECONDS, holders_max=2)
     await put_up(inventory, clock, {"black": 3, "gone": 0})
     await ask(inventory, *(wish(f"buyer-{number}", "black*1") for number in range(holders)))
-    memory.learnt(SALE, Outcome.SOLD_OUT)
+    memory.learnt(DROP, Outcome.SOLD_OUT)
 
     assert await memory.refresh_once() == (holders <= 2)
     assert told(memory, clock, "gone*1") is (Outcome.SOLD_OUT if holders <= 2 else None)
@@ -351,7 +375,7 @@ async def test_no_more_sales_are_watched_than_the_bound(
     await put_up(inventory, clock, {"black": 0})
     await watched(memory)
     for number in range(SALES_MAX + 5):
-        memory.learnt(SaleRef(f"sale-{number}", 1), Outcome.SOLD_OUT)
+        memory.learnt(Known(f"sale-{number}", 1, 1), Outcome.SOLD_OUT)
     assert len(memory._watches) == SALES_MAX
     assert await memory.refresh_once() == 1
 
@@ -379,7 +403,7 @@ async def test_sale_is_watched_by_itself_and_only_while_it_refuses(
     await put_up(inventory, clock, {"black": 1})
     request = wish("ann", "black*1")
     await ask(inventory, request)
-    memory.learnt(SALE, Outcome.ALL_RESERVED)
+    memory.learnt(DROP, Outcome.ALL_RESERVED)
 
     async def refuses() -> bool:
         return told(memory, clock) is Outcome.ALL_RESERVED
@@ -399,7 +423,7 @@ async def test_sale_is_watched_by_itself_and_only_while_it_refuses(
 
     await until(forgotten, "nobody was refused for long")
     assert await redis.pubsub_shardchannels() == []
-    memory.learnt(SALE, Outcome.ALL_RESERVED)
+    memory.learnt(DROP, Outcome.ALL_RESERVED)
     await until(refuses, "watched again")
     await memory.stop()
 
@@ -414,7 +438,7 @@ async def test_stop_is_idempotent_and_final(
     await memory.stop()
     await memory.stop()
     assert told(memory, clock) is None
-    memory.learnt(SALE, Outcome.SOLD_OUT)
+    memory.learnt(DROP, Outcome.SOLD_OUT)
     assert await memory.refresh_once() == 0
     assert [
         r.outcome

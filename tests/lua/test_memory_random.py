@@ -14,6 +14,7 @@ from engine.inventory.memory import StockMemory
 from engine.model import Outcome, Refused, ReserveRequest, SaleState
 from engine.servers import EmbeddedValkey
 from tests.lua.shelf import SALE, open_settings, wish, word_of
+from tests.lua.test_memory import DROP
 
 SKUS = ["black", "red", "white"]
 USERS = st.sampled_from([f"user-{number}" for number in range(8)])
@@ -59,7 +60,7 @@ class Day:
     async def run(self, stock: dict[str, Counters], steps: list[Any]) -> None:
         await self.redis.flushall()
         await self.inventory.launch(SALE, open_settings(self.clock), stock)
-        self.memory.learnt(SALE, Outcome.SOLD_OUT)
+        self.memory.learnt(DROP, Outcome.SOLD_OUT)
         try:
             for verb, *rest in steps:
                 step = getattr(self, verb) if hasattr(self, verb) else self.release
@@ -69,7 +70,7 @@ class Day:
 
     async def reserve(self, user: str, key: str, items: str) -> None:
         assert await self.memory.refresh_once() == 1
-        said = self.memory.refusal(SALE, user, items, self.clock.now_ms())
+        said = self.memory.refusal(DROP, user, items, self.clock.now_ms())
         [answer] = await self.inventory.reserve_batch(SALE, [wish(user, items, key)])
         word = word_of(answer)
         expected = word if word in REPEATABLE and user not in self.holders else None
