@@ -6,6 +6,7 @@ Closed-loop by nature: locust measures what users feel, not the engine's ceiling
 import logging
 from argparse import ArgumentParser
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,7 +84,7 @@ def join(environment: Environment, **_: Any) -> None:
     web_ui = environment.web_ui
     if web_ui is not None and web_ui.app is not None:
         web_ui.app.add_url_rule(
-            "/tally", "tally", lambda: f"<pre>{as_text(_standing(environment))}</pre>"
+            "/tally", "tally", lambda: f"<pre>{escape(as_text(_standing(environment)))}</pre>"
         )
 
 
