@@ -13,23 +13,37 @@ import uvloop
 from benchmarks.capacity.alone import run_alone
 from benchmarks.capacity.load import Offer
 from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, open_engine, stand
-from benchmarks.capacity.step import run_step
+from benchmarks.capacity.step import intact, run_step
 from benchmarks.capacity.sweep import flood
+from benchmarks.figures import Figure, at_least
 from engine.config import Durability
 from engine.errors import DoorbusterError
 
 SECONDS: Final = 2.0
 SECONDS_QUICK: Final = 0.5
+STRICT_SHARE_MIN: Final = 0.8
 
 
 def measure(folder: Path, *, quick: bool = False) -> dict[str, Any]:  # noqa: ARG001  # all groups alike
-    modes, skipped = [], []
+    modes: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
     for mode in Durability:
         try:
             modes.append(measure_mode(mode, quick=quick))
         except (OSError, RuntimeError, DoorbusterError) as error:
             skipped.append({"mode": mode.value, "why": str(error)})
-    return {"modes": modes, "skipped": skipped}
+    figures = [figure.as_dict() for figure in make_figures(modes)]
+    return {"modes": modes, "skipped": skipped, "figures": figures}
+
+
+def make_figures(modes: list[dict[str, Any]]) -> list[Figure]:
+    """What the table of all benchmarks shows of the modes."""
+    rates = {mode["mode"]: mode["saturated"]["accepted_per_s"] for mode in modes}
+    figures = [Figure(mode, rate, "accepted/s") for mode, rate in rates.items()]
+    if rates.get("strict") and rates.get("balanced"):
+        share = rates["strict"] / rates["balanced"]
+        figures.append(at_least("strict, of balanced", share, "", STRICT_SHARE_MIN))
+    return [*figures, intact([mode[part] for mode in modes for part in ("saturated", "half")])]
 
 
 def measure_mode(mode: Durability, *, quick: bool) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from benchmarks.capacity.alone import run_alone
 from benchmarks.capacity.load import Offer
 from benchmarks.capacity.openloop import OPENING_MAX, raise_open_files_limit
 from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, open_engine, stand
-from benchmarks.capacity.step import MIB, run_step
+from benchmarks.capacity.step import MIB, intact, run_step
 from benchmarks.capacity.usage import resident_bytes
+from benchmarks.figures import Figure
 from engine.core import Engine
 
 IDLE: Final = (0, 1_000, 5_000)
@@ -43,6 +44,11 @@ async def memory(under_test: Stand, *, quick: bool) -> dict[str, Any]:
         redis = await redis_per_reservation(under_test, engine, quick=quick)
     finally:
         await engine.close()
+    figures = [
+        Figure("Redis, stored", redis["redis_bytes_per_reservation"], "bytes / reservation"),
+        *[Figure(f"front, {i['connections']:,} idle", i["rss_mib"], "MiB") for i in idle],
+        intact([redis]),
+    ]
     return {
         "durability": under_test.settings.durability.value,
         "front_idle": idle,
@@ -51,6 +57,7 @@ async def memory(under_test: Stand, *, quick: bool) -> dict[str, Any]:
         "worker_after_mib": rss(under_test, "worker"),
         "front_after_mib": rss(under_test, "front"),
         **redis,
+        "figures": [figure.as_dict() for figure in figures],
     }
 
 

@@ -17,8 +17,9 @@ import uvloop
 from benchmarks.capacity.alone import run_alone
 from benchmarks.capacity.load import Offer
 from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, open_engine, stand
-from benchmarks.capacity.step import run_step
+from benchmarks.capacity.step import intact, run_step
 from benchmarks.capacity.sweep import flood
+from benchmarks.figures import Figure, at_least
 
 TIMES: Final = (1.0, 2.0, 3.0, 5.0, 10.0)
 TIMES_QUICK: Final = (1.0, 10.0)
@@ -65,6 +66,12 @@ async def overload(under_test: Stand, knee: float | None, *, quick: bool) -> dic
     finally:
         await engine.close()
     peak = max(step["goodput_per_s"] for step in steps)
+    share = round(steps[-1]["goodput_per_s"] / peak, 3) if peak else 0.0
+    figures = [
+        Figure("peak goodput", peak, "accepted/s"),
+        at_least(f"goodput at {steps[-1]['times']:g}×, of it", share, "", SHARE_TARGET),
+        intact(steps),
+    ]
     return {
         "durability": under_test.settings.durability.value,
         "base_per_s": base,
@@ -73,8 +80,9 @@ async def overload(under_test: Stand, knee: float | None, *, quick: bool) -> dic
         "cores": under_test.cores,
         "steps": steps,
         "peak_goodput_per_s": peak,
-        "goodput_share_at_most": round(steps[-1]["goodput_per_s"] / peak, 3) if peak else 0.0,
+        "goodput_share_at_most": share,
         "share_target": SHARE_TARGET,
+        "figures": [figure.as_dict() for figure in figures],
     }
 
 

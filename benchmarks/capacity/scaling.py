@@ -15,9 +15,10 @@ import uvloop
 
 from benchmarks.capacity.alone import run_alone
 from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, open_engine, stand
-from benchmarks.capacity.step import run_step
+from benchmarks.capacity.step import intact, run_step
 from benchmarks.capacity.sweep import flood
 from benchmarks.capacity.usl import fit
+from benchmarks.figures import Figure
 
 FRONTS: Final = (1, 2, 4)
 FRONTS_QUICK: Final = (1, 2)
@@ -28,11 +29,16 @@ SECONDS: Final = 2.0
 def measure(folder: Path, *, quick: bool = False) -> dict[str, Any]:  # noqa: ARG001  # all groups alike
     steps = [measure_fronts(fronts, quick=quick) for fronts in (FRONTS_QUICK if quick else FRONTS)]
     found = fit([(step["fronts"], step["accepted_per_s"]) for step in steps])
+    figures = [
+        Figure(f"front processes: {step['fronts']}", step["accepted_per_s"], "accepted/s")
+        for step in steps
+    ]
     return {
         "durability": "strict",
         "cores": len(os.sched_getaffinity(0)),
         "shared_with_generator": True,
         "steps": steps,
+        "figures": [figure.as_dict() for figure in (*figures, intact(steps))],
         "usl": asdict(found) | {"peak_n": found.peak_n, "trust": found.trust},
     }
 

@@ -16,20 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-import asyncpg
 import msgspec
 import uvloop
 
 from api.tokens import Tokens
 from benchmarks.capacity.usage import cpu_seconds, on_cores, split_cores
-from benchmarks.rig import SECRET, temporary_folder
+from benchmarks.rig import SECRET, free_port, migrate, temporary_folder
 from engine.clock import SystemClock
 from engine.config import ENV_PREFIX, Durability, Settings
 from engine.core import Engine
 from engine.servers import EmbeddedPostgres, EmbeddedValkey
 from engine.servers.process import ServerProcess
 from engine.servers.valkey import find_valkey
-from engine.store.migrate import upgrade
 
 BUYERS: Final = 60_000
 BUYERS_QUICK: Final = 2_000
@@ -120,12 +118,6 @@ async def open_engine(stand: Stand) -> Engine:
     return await Engine.open(msgspec.structs.replace(stand.settings, postgres_pool_max=2))
 
 
-async def migrate(postgres_url: str) -> None:
-    connection = await asyncpg.connect(postgres_url)
-    await upgrade(connection)
-    await connection.close()
-
-
 def _redis(folder: Path, durability: Durability) -> RedisServer:
     if durability is Durability.REPLICATED:
         return ReplicatedValkey(folder)
@@ -171,12 +163,6 @@ def _write_tokens(folder: Path, count: int) -> Path:
     path = folder / "tokens"
     path.write_text("".join(f"{tokens.issue(f'buyer-{n}')}\n" for n in range(count)))
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class ReplicatedValkey:

@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -16,6 +16,7 @@ from typing import Any, Final
 from benchmarks.capacity.load import Offer, Target, as_figures, send
 from benchmarks.capacity.stand import Stand
 from benchmarks.capacity.usage import machine_busy_seconds, resident_bytes
+from benchmarks.figures import Figure, exactly
 from engine.core import Engine
 from engine.keys import shard_keys
 from engine.model import Money
@@ -148,6 +149,13 @@ async def prove(engine: Engine, sale_ids: list[str]) -> dict[str, Any]:
         "hold": sum(finding.ok for finding in findings),
         "broken": [finding.line for finding in findings if not finding.ok],
     }
+
+
+def intact(steps: Sequence[Mapping[str, Any]]) -> Figure:
+    """How many steps left every invariant intact: all of them, or the figures are worth nothing."""
+    proofs = [step["invariants"] for step in steps]
+    whole = sum(proof["hold"] == proof["checked"] for proof in proofs)
+    return exactly("steps with every invariant intact", whole, "steps", len(proofs))
 
 
 def make_document(sale_id: str) -> SaleDocument:

@@ -15,7 +15,8 @@ import uvloop
 from benchmarks.capacity.alone import run_alone
 from benchmarks.capacity.load import Offer
 from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, open_engine, stand
-from benchmarks.capacity.step import run_step
+from benchmarks.capacity.step import intact, run_step
+from benchmarks.figures import Figure, at_most
 
 P99_MS_MAX: Final = 5.0
 ACCEPTED_SHARE_MIN: Final = 0.98
@@ -58,7 +59,27 @@ async def sweep(under_test: Stand, *, quick: bool) -> dict[str, Any]:
         "knee": find_knee(steps),
         "saturated": saturated,
         "steps": steps,
+        "figures": [figure.as_dict() for figure in make_figures(steps)],
     }
+
+
+def make_figures(steps: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """What the table of all benchmarks shows of the sweep."""
+    most = max(steps, key=lambda step: step["accepted_per_s"])
+    half = half_load(steps)
+    knee = find_knee(steps)
+    return [
+        *([Figure("load at the knee", knee["offered_per_s"], "requests/s")] if knee else []),
+        Figure("most accepted", most["accepted_per_s"], "accepted/s"),
+        at_most("p99 at half of that", half["latency_ms"]["p99"], "ms", P99_MS_MAX),
+        intact(steps),
+    ]
+
+
+def half_load(steps: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The step nearest to half of what the engine takes at most."""
+    half = max(step["accepted_per_s"] for step in steps) / 2
+    return min(steps, key=lambda step: abs(step["offered_per_s"] - half))
 
 
 def flood(*, quick: bool, seconds: float | None = None) -> Offer:
