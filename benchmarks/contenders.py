@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from hashlib import sha1
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,11 +20,10 @@ from benchmarks import rig
 from benchmarks.cores import pinned
 from benchmarks.wrk import CONNECTIONS
 from engine.config import Settings
-from engine.keys import ShardKeys
-from engine.lua import LuaScript
 from engine.servers.process import ServerProcess
 
 PEERS: Final = Path(__file__).parent / "peers"
+RESERVE_ONE: Final = PEERS / "reserve_one.lua"  # What the peers run in Redis.
 BUILD: Final = Path(__file__).parent.parent / "build" / "peers"
 SYSTEM_PATH: Final = ("/usr/sbin", "/sbin")  # nginx lives there; not everybody looks there.
 NGINX_MODULES: Final = Path("/usr/lib/nginx/modules")
@@ -59,7 +58,6 @@ class Contender:
     does: str  # beside HTTP
     command: Command
     missing: Callable[[], str | None] = lambda: None
-    reserves: bool = True  # in Redis, by reserve.lua
     checks_tokens: bool = True  # else it believes a header
 
     @contextmanager
@@ -87,10 +85,9 @@ def nginx_static(place: Place) -> list[str]:
 
 def nginx_lua(place: Place) -> list[str]:
     modules = [NGINX_MODULES / f"{name}_module.so" for name in ("ndk_http", "ngx_http_lua")]
-    parts = ", ".join(f'"{part}"' for part in ShardKeys._fields)
     options = (
         f'{{ socket = "unix:{place.redis_socket}", pool = {CONNECTIONS}, '
-        f'sha = "{LuaScript("reserve").sha}", parts = {{ {parts} }} }}'
+        f'sha = "{sha1(RESERVE_ONE.read_bytes(), usedforsecurity=False).hexdigest()}" }}'
     )
     http_part = (
         f'lua_package_path "{PEERS}/?.lua;{NGINX_REDIS.parent.parent}/?.lua;;";\n'
@@ -124,8 +121,7 @@ def _nginx_program() -> str:
 
 
 def go(place: Place) -> list[str]:
-    script = files("engine.lua").joinpath("reserve.lua")
-    arguments = [str(place.port), place.redis_socket, str(script), *ShardKeys._fields]
+    arguments = [str(place.port), place.redis_socket, str(RESERVE_ONE)]
     return ["GOMAXPROCS=1", str(build_go_peer()), *arguments]
 
 
@@ -217,7 +213,6 @@ NGINX_STATIC: Final = Contender(
     "nothing",
     nginx_static,
     nginx_missing,
-    reserves=False,
 )
 GATE: Final = Contender(
     "gate",
@@ -249,4 +244,4 @@ NAIVE: Final = Contender(
     "token, limit, replay, order entry; no throttle, no checks",
     naive,
 )
-BARE: Final = Contender("bare", "bare aiohttp, a constant 201", "nothing", bare, reserves=False)
+BARE: Final = Contender("bare", "bare aiohttp, a constant 201", "nothing", bare)

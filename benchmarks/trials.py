@@ -20,13 +20,12 @@ from redis import Redis
 
 from api.tokens import ALGORITHM, TOKEN_SECONDS, Tokens
 from benchmarks import rig
-from benchmarks.contenders import Contender, Place
+from benchmarks.contenders import RESERVE_ONE, Contender, Place
 from benchmarks.cores import Cores, cpu_seconds, pin
 from benchmarks.wrk import CONNECTIONS, Requests, WrkResult, run_wrk, write_lines
 from engine.clock import SystemClock
 from engine.config import Durability
 from engine.keys import shard_keys
-from engine.lua import LuaScript
 
 BUYERS: Final = 60_000  # Tokens made beforehand.
 FEW_BUYERS: Final = 5_000  # So few that warming up meets every one of them.
@@ -97,6 +96,7 @@ class Measurement:
     redis_calls: int
     p50_ms: float
     p99_ms: float
+    timeouts: int
 
 
 def _all_reserved(said: WrkResult, before: Count, after: Count) -> str | None:
@@ -187,7 +187,7 @@ class Bench:
             auto_capture=False,
         )
         asyncio.run(rig.put_up_sale(place.settings, sale, document))
-        redis.script_load(LuaScript("reserve").text)
+        redis.script_load(RESERVE_ONE.read_text())
         # A rewrite of the AOF would fall into the run of the fastest only.
         redis.config_set("auto-aof-rewrite-percentage", 0)
 
@@ -203,8 +203,8 @@ class Bench:
         before = count()
         said = run_wrk(requests, port, core=self.cores.generator, seconds=trial.seconds)
         after = count()
-        if said.socket_errors:
-            raise TrialFailed(f"{trial.title}: {said.socket_errors} connections failed")
+        if said.broken:
+            raise TrialFailed(f"{trial.title}: {said.broken} connections failed")
         if wrong := load.check(said, before, after):
             raise TrialFailed(f"{trial.title}: {wrong}")
         return _measurement(trial, said, before, after)
@@ -292,4 +292,5 @@ def _measurement(trial: Trial, said: WrkResult, before: Count, after: Count) -> 
         redis_calls=after.calls - before.calls,
         p50_ms=said.p50_ms,
         p99_ms=said.p99_ms,
+        timeouts=said.timeouts,
     )

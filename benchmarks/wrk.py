@@ -46,7 +46,8 @@ class WrkResult:
     p50_ms: float
     p99_ms: float
     refused: int  # answers other than 2xx and 3xx
-    socket_errors: int
+    broken: int  # connections that failed to open, to be read or to be written
+    timeouts: int  # answers later than two seconds
 
 
 class Requests(NamedTuple):
@@ -108,7 +109,8 @@ def parse_wrk(text: str) -> WrkResult:
     if not (asked and rate and p50 and p99):
         raise WrkFailed(f"wrk said something else than expected:\n{text}")
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
-    errors = re.search(r"Socket errors: (.*)", text)
+    errors = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
+    *broken, timeouts = map(int, errors.groups()) if errors else (0, 0)
     return WrkResult(
         requests=int(asked[1]),
         seconds=milliseconds(asked[2]) / 1000,
@@ -116,7 +118,8 @@ def parse_wrk(text: str) -> WrkResult:
         p50_ms=milliseconds(p50[1]),
         p99_ms=milliseconds(p99[1]),
         refused=int(refused[1]) if refused else 0,
-        socket_errors=_sum_of_numbers(errors[1]) if errors else 0,
+        broken=sum(broken),
+        timeouts=timeouts,
     )
 
 
@@ -126,10 +129,6 @@ def milliseconds(text: str) -> float:
     if match is None:
         raise WrkFailed(f"wrk printed a time nobody understands: {text}")
     return float(match[1]) * _MILLISECONDS[match[2]]
-
-
-def _sum_of_numbers(text: str) -> int:
-    return sum(map(int, re.findall(r"\d+", text)))
 
 
 def write_lines(path: Path, lines: Sequence[str]) -> Path:

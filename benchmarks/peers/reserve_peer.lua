@@ -1,21 +1,12 @@
--- A reservation as one would write it for nginx + Lua + Redis: one EVALSHA of reserve.lua with a batch
--- of one, over a pool of kept connections. Believes the buyer's name in X-User: it checks no token.
+-- A reservation as one would write it for nginx + Lua + Redis: one EVALSHA of reserve_one.lua
+-- over a pool of kept connections. Believes the buyer's name in X-User: it checks no token.
 local redis = require "nginx.redis"
 local var, req, match, format = ngx.var, ngx.req, string.match, string.format
 
 local M = {}
-local options  -- what the runner says: socket, pool, sha, parts (of the keys' names)
+local options  -- what the runner says: socket, pool, sha (of reserve_one.lua, which it has loaded)
 
 function M.configure(given) options = given end
-
-local function command(sale, user, id, items)
-  local tag, words = "sale:{" .. sale .. ".0}:", { options.sha, #options.parts }
-  for i, part in ipairs(options.parts) do words[i + 2] = tag .. part end
-  local at = #words
-  words[at + 1], words[at + 2] = 1, format("%d", ngx.now() * 1000)
-  words[at + 3], words[at + 4], words[at + 5] = user, id, items
-  return unpack(words)
-end
 
 local function refuse(status, code)
   ngx.status = status
@@ -27,7 +18,10 @@ local function ask_redis(sale, user, id, items)
   client:set_timeout(5000)
   local ok, problem = client:connect(options.socket)
   if not ok then return nil, problem end
-  local reply, failed = client:evalsha(command(sale, user, id, items))
+  local tag = "sale:{" .. sale .. ".0}:"
+  local reply, failed = client:evalsha(options.sha, 4,
+    tag .. "config", tag .. "stock", tag .. "buyers", tag .. "orders",
+    1, format("%d", ngx.now() * 1000), user, id, items)
   if not reply then return nil, failed end
   client:set_keepalive(60000, options.pool)
   return reply

@@ -27,6 +27,7 @@ def measured(trial: str, **values: float) -> Measurement:
         "redis_calls": 10,
         "p50_ms": 1.0,
         "p99_ms": 2.0,
+        "timeouts": 0,
     }
     return Measurement(trial=trial, **(plain | values))
 
@@ -111,7 +112,7 @@ def test_strict_is_held_against_balanced() -> None:
 
 
 def answers(requests: int, refused: int) -> WrkResult:
-    return WrkResult(requests, 1.0, float(requests), 1.0, 2.0, refused, 0)
+    return WrkResult(requests, 1.0, float(requests), 1.0, 2.0, refused, 0, 0)
 
 
 NOTHING = Count(0.0, 0.0, 0, 0)

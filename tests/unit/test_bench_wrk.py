@@ -39,13 +39,13 @@ def test_a_quiet_run_is_read_to_the_last_number() -> None:
 
     assert (said.requests, said.seconds, said.requests_per_second) == (262_863, 3.0, 87_621.04)
     assert (said.p50_ms, said.p99_ms) == (0.636, 1520.0)
-    assert (said.refused, said.socket_errors) == (0, 0)
+    assert (said.refused, said.broken, said.timeouts) == (0, 0, 0)
 
 
 def test_refusals_and_broken_connections_are_counted() -> None:
     said = parse_wrk(TROUBLED)
 
-    assert (said.refused, said.socket_errors) == (262_000, 321)
+    assert (said.refused, said.broken, said.timeouts) == (262_000, 21, 300)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-// A reservation as one would write it in Go: gin, a redigo pool, one EVALSHA of reserve.lua with a
-// batch of one. Believes the buyer's name in X-User: it checks no token.
+// A reservation as one would write it in Go: gin, a redigo pool, one EVALSHA of reserve_one.lua.
+// Believes the buyer's name in X-User: it checks no token.
 //
-//	peer PORT REDIS_SOCKET RESERVE_LUA KEY_PART…
+//	peer PORT REDIS_SOCKET RESERVE_ONE_LUA
 package main
 
 import (
@@ -40,11 +40,10 @@ type reservation struct {
 type shop struct {
 	pool   *redis.Pool
 	script *redis.Script
-	parts  []string // of the keys' names
 }
 
 func main() {
-	port, socket, path, parts := os.Args[1], os.Args[2], os.Args[3], os.Args[4:]
+	port, socket, path := os.Args[1], os.Args[2], os.Args[3]
 	text, err := os.ReadFile(path)
 	if err != nil {
 		log.Fatal(err)
@@ -54,8 +53,7 @@ func main() {
 			MaxIdle: poolMax, MaxActive: poolMax, Wait: true,
 			Dial: func() (redis.Conn, error) { return redis.Dial("unix", socket) },
 		},
-		script: redis.NewScript(len(parts), string(text)),
-		parts:  parts,
+		script: redis.NewScript(4, string(text)),
 	}
 	gin.SetMode(gin.ReleaseMode)
 	router := gin.New()
@@ -97,13 +95,10 @@ func (s *shop) reserve(c *gin.Context) {
 func (s *shop) askRedis(sale, user, id string, wanted item) (int64, string, error) {
 	connection := s.pool.Get()
 	defer connection.Close()
-	words := make([]interface{}, 0, 16)
-	for _, part := range s.parts {
-		words = append(words, "sale:{"+sale+".0}:"+part)
-	}
-	words = append(words, 1, time.Now().UnixMilli(), user, id,
-		wanted.SKU+"*"+strconv.Itoa(wanted.Quantity))
-	reply, err := redis.Strings(s.script.Do(connection, words...))
+	tag := "sale:{" + sale + ".0}:"
+	reply, err := redis.Strings(s.script.Do(connection,
+		tag+"config", tag+"stock", tag+"buyers", tag+"orders",
+		1, time.Now().UnixMilli(), user, id, wanted.SKU+"*"+strconv.Itoa(wanted.Quantity)))
 	if err != nil {
 		return 0, "", err
 	}
