@@ -12,6 +12,7 @@ from engine.errors import ConfigError
 from engine.ids import Ids, RandomIds
 from engine.inventory import Inventory
 from engine.inventory.link import RedisLink
+from engine.inventory.memory import StockMemory
 from engine.orders import OrderService
 from engine.payment.service import PaymentService
 from engine.sales import LiveStock, SaleControl, SaleDirectory
@@ -28,6 +29,7 @@ class Engine:
     redis: Redis
     pool: Pool
     inventory: Inventory
+    memory: StockMemory
     directory: SaleDirectory
     live_stock: LiveStock
     sales: SaleControl
@@ -64,6 +66,7 @@ class Engine:
             redis=redis,
             pool=pool,
             inventory=inventory,
+            memory=StockMemory(inventory, redis, clock),
             directory=directory,
             live_stock=LiveStock(inventory, clock),
             sales=SaleControl(pool, inventory, clock),
@@ -73,6 +76,7 @@ class Engine:
 
     async def close(self) -> None:
         """Answers what was accepted, then closes. Idempotent."""
+        await self.memory.stop()
         await self.inventory.stop()
         await self.pool.close()
         await self.redis.aclose()
