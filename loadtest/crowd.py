@@ -10,7 +10,7 @@ import gc
 import random
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -25,6 +25,9 @@ SWEEP_SECONDS: Final = 0.25  # How often time-outs are looked for.
 BACKOFF_SECONDS: Final = (0.05, 1.0)  # After a loss: doubled each time up to the second.
 CONNECT_SECONDS_MAX: Final = 5.0
 RETRY_AFTER_SECONDS_MAX: Final = 30.0  # A longer wish than this outlives the crowd.
+
+# Asked once the connections are open: when to begin, by the machine's monotonic clock.
+Begin = Callable[[], Awaitable[float]]
 
 
 class CrowdSettings(msgspec.Struct, frozen=True):
@@ -80,14 +83,12 @@ class Crowd:
         self._last_answer_s = 0.0
         self._cpu_s = 0.0
 
-    @property
-    def clicks_total(self) -> int:
-        return len(self._clicks)
-
-    async def run(self) -> CrowdReport:
+    async def run(self, begin: Begin | None = None) -> CrowdReport:
         """The whole plan, bounded in time. Raises CrowdFailed if nobody listens at the start."""
         try:
             await self._open_connections()
+            if begin is not None:
+                await asyncio.sleep(await begin() - time.monotonic())
             return await self._rush()
         finally:
             await self._stop()

@@ -31,13 +31,15 @@ from engine.core import Engine
 from engine.errors import Conflict, DoorbusterError, UnknownSale
 from engine.reconciler import Finding, check
 from engine.sales import Sale, SalePhase
-from loadtest.crowd import Crowd, CrowdFailed, CrowdSettings
+from loadtest.crowd import CrowdFailed, CrowdSettings
+from loadtest.generators import Generators
 from loadtest.plan import Click, PlanSettings, draw_plan
 from loadtest.tally import ACCEPTED, CrowdReport
 
 BUYERS_MAX: Final = 2_000_000  # Plan, tokens and answers are kept in memory: about 1 KB each.
 CONNECTIONS_MAX: Final = 4096  # What a front takes from one address by default.
 PROGRESS_SECONDS: Final = 0.25
+GENERATORS_MAX: Final = 64
 UNITS_MAX: Final = 10_000_000
 SALE_DEFAULT: Final = "demo"
 SEED_BITS: Final = 32
@@ -55,6 +57,7 @@ class RushOptions(msgspec.Struct, frozen=True):
     rate: float | None
     seed: int
     connections: int
+    generators: int
     duplicates: float
     retries: float
     crowd_seconds_max: float
@@ -85,6 +88,9 @@ def rush(
     connections: Annotated[
         int, typer.Option(min=1, max=CONNECTIONS_MAX, help="Open connections.")
     ] = 256,
+    generators: Annotated[
+        int, typer.Option(min=1, max=GENERATORS_MAX, help="Processes that make the crowd.")
+    ] = 1,
     duplicates: Annotated[
         float, typer.Option(min=0, max=1, help="Share of buyers who click twice at once.")
     ] = 0.05,
@@ -124,6 +130,7 @@ def rush(
         rate=rate,
         seed=secrets.randbits(SEED_BITS) if seed is None else seed,
         connections=connections,
+        generators=generators,
         duplicates=duplicates,
         retries=retries,
         crowd_seconds_max=seconds,
@@ -182,7 +189,7 @@ async def _open_sale(engine: Engine, sale_id: str) -> Sale:
     return sale
 
 
-def _gather(settings: Settings, options: RushOptions, sale: Sale) -> Crowd:
+def _gather(settings: Settings, options: RushOptions, sale: Sale) -> Generators:
     clicks: list[Click] = draw_plan(
         PlanSettings(
             buyers=options.buyers,
@@ -198,7 +205,7 @@ def _gather(settings: Settings, options: RushOptions, sale: Sale) -> Crowd:
     crowd = crowd_name(options.seed)
     user_ids = (f"{crowd}{number}" for number in range(options.buyers))
     try:
-        return Crowd(
+        return Generators(
             CrowdSettings(
                 url=public_url(settings),
                 sale_id=sale.sale_id,
@@ -208,6 +215,7 @@ def _gather(settings: Settings, options: RushOptions, sale: Sale) -> Crowd:
             ),
             clicks,
             list(mint(settings.secret, SystemClock(), user_ids)),
+            options.generators,
         )
     except CrowdFailed as error:
         raise DoorbusterError(str(error)) from error
@@ -225,16 +233,19 @@ def _progress(console: Console) -> Progress:
     )
 
 
-async def _run_crowd(crowd: Crowd, progress: Progress) -> CrowdReport:
+async def _run_crowd(crowd: Generators, progress: Progress) -> CrowdReport:
     task = progress.add_task("crowd", total=crowd.clicks_total, told="")
     running = asyncio.create_task(crowd.run())
     try:
         while not running.done():
             await asyncio.wait({running}, timeout=PROGRESS_SECONDS)
-            tally = crowd.tally
-            told = f"accepted {tally.outcomes[ACCEPTED]:,}"
-            progress.update(task, completed=tally.settled, told=told, refresh=True)
-        return running.result()
+            standing = crowd.standing
+            told = f"accepted {standing.accepted:,}"
+            progress.update(task, completed=standing.settled, told=told, refresh=True)
+        report = running.result()
+        told = f"accepted {report.tally.outcomes[ACCEPTED]:,}"
+        progress.update(task, completed=report.tally.settled, told=told, refresh=True)
+        return report
     except CrowdFailed as error:
         raise DoorbusterError(str(error)) from error
     finally:
@@ -256,6 +267,7 @@ async def _report(
         buyers=options.buyers,
         rate=options.rate,
         connections=options.connections,
+        generators=options.generators,
         durability=engine.settings.durability.value,
         cores=cores(),
         cpu=cpu_model(),

@@ -40,6 +40,7 @@ class RushReport(msgspec.Struct, frozen=True):
     buyers: int
     rate: float | None  # None: a burst
     connections: int
+    generators: int  # processes
     durability: str
     cores: int
     cpu: str

@@ -104,10 +104,10 @@ def test_rush_on_a_sale_of_its_own_says_how_fast_orders_were_accepted_and_stored
     assert f"Rush on {report['sale_id']}" in said
 
 
-def test_own_sale_that_sells_out_and_is_paid_by_itself(site: Site) -> None:
+def test_own_sale_sells_out_to_two_generators_and_is_paid_by_itself(site: Site) -> None:
     file = site.folder / "paid.json"
 
-    code, said, report = site.report_of("rush --units 50 --paid --buyers 200", file)
+    code, said, report = site.report_of("rush --units 50 --paid --buyers 200 --generators 2", file)
 
     assert code == 0, said
     assert report["units"] == {"stocked": 50, "ordered": 50, "sold": 50}
