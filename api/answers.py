@@ -57,10 +57,16 @@ def personal(value: Any, status: int = 200, *more: tuple[str, str]) -> Answer:
     return Answer(status, msgspec.json.encode(value), (*PERSONAL, *more))
 
 
+PUBLIC: Final[Headers] = (
+    *SECURITY_HEADERS,
+    (CONTENT_TYPE, JSON),
+    (istr("Cache-Control"), "no-cache"),
+)
+
+
 def public(value: Any) -> Answer:
     """A JSON answer that is the same for everybody, and old in a moment."""
-    headers = (*SECURITY_HEADERS, ("Content-Type", JSON), ("Cache-Control", "no-cache"))
-    return Answer(200, msgspec.json.encode(value), headers)
+    return Answer(200, msgspec.json.encode(value), PUBLIC)
 
 
 @lru_cache(maxsize=256)

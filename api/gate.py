@@ -38,6 +38,7 @@ SALE_KNOWN_SECONDS: Final = (
     0.5  # Then the directory, which is a second old at most, is asked again.
 )
 
+SALE: Final = int(Kind.SHOW_SALE)
 RESERVE: Final = "POST /v1/sales/{sale}/reservations"
 SHOW_SALE: Final = "GET /v1/sales/{sale}"
 SHOW_RESERVATION: Final = "GET /v1/reservations/{reservation}"
@@ -55,7 +56,7 @@ class GateDoors:
             self,
             admit=front.throttle.admit,
             in_flight=front.in_flight,
-            refusal=None,
+            refusal=front.engine.memory.refusal,
             now_ms=front.engine.clock.now_ms,
             head=head_of(201, PERSONAL),
             id_prefix=f"{fresh_prefix()}-".encode(),
@@ -67,7 +68,10 @@ class GateDoors:
 
     def take(self, request: Request) -> bytes | None:
         """The answer to a call that shows something, or None: it will come."""
-        if request.kind == Kind.SHOW_SALE:
+        if request.kind == SALE:
+            answer = self._front.shown_sales.peek(request.name)
+            if answer is not None:
+                return self._written(request, SHOW_SALE, answer)
             return self._begin(request, SHOW_SALE, self._show_sale(request))
         return self._begin(request, SHOW_RESERVATION, self._show_reservation(request))
 
@@ -194,6 +198,9 @@ class GateDoors:
         self, request: Request, route: str, answer: Answer, request_id: str | None = None
     ) -> bytes:
         self._front.counts.requests[route, answer.status] += 1
+        if request_id is None and request.request_id is None and not self._front.stopping:
+            head = head_of(answer.status, answer.headers)
+            return self.straight.written(head, answer.location, answer.body)
         close = self._front.stopping and request.is_last()
         return as_bytes(answer, request_id or self._request_id(request), close=close)
 

@@ -203,17 +203,12 @@ cdef class StraightPath:
         cdef char count[LENGTH_MAX]
         cdef char length[LENGTH_MAX]
         cdef int count_length, length_length
-        cdef time_t now = time(NULL)
         cdef Py_ssize_t body
         cdef bytes whole
         if until_s != self._until_s:
             self._until_s = until_s
             self._until = self._others.until_text(until_s)
-        if now != self._second:
-            self._second = now
-            self._date = self._others.date()
-        self._count += 1
-        count_length = snprintf(count, LENGTH_MAX, b"%llx", self._count)
+        count_length = self._name(count)
         body = (2 * PyBytes_GET_SIZE(sale) + id_length + PyBytes_GET_SIZE(items)
                 + PyBytes_GET_SIZE(self._until) + 84)  # 84: the constant text
         length_length = snprintf(length, LENGTH_MAX, b"%zd", body)
@@ -249,6 +244,49 @@ cdef class StraightPath:
         at = put(at, b'"}', 2)
         assert at == PyBytes_AS_STRING(whole) + PyBytes_GET_SIZE(whole)
         return whole
+
+
+    def written(self, bytes head not None, str location not None, bytes body not None):
+        """An answer that stays on its connection, of a request without a name of its own.
+
+        What api/written.py writes of the same answer, byte by byte.
+        """
+        cdef char count[LENGTH_MAX]
+        cdef char length[LENGTH_MAX]
+        cdef int count_length = self._name(count)
+        cdef int length_length = snprintf(length, LENGTH_MAX, b"%zd", PyBytes_GET_SIZE(body))
+        cdef Py_ssize_t location_length
+        cdef const char* at_location = PyUnicode_AsUTF8AndSize(location, &location_length)
+        cdef bytes whole = PyBytes_FromStringAndSize(NULL, (
+            PyBytes_GET_SIZE(head) + (location_length + 12 if location_length else 0)
+            + 14 + PyBytes_GET_SIZE(self._id_prefix) + count_length + 18 + length_length
+            + 8 + PyBytes_GET_SIZE(self._date) + 4 + PyBytes_GET_SIZE(body)
+        ))
+        cdef char* at = put_bytes(PyBytes_AS_STRING(whole), head)
+        if location_length:
+            at = put(at, b"Location: ", 10)
+            at = put(at, at_location, location_length)
+            at = put(at, b"\r\n", 2)
+        at = put(at, b"X-Request-Id: ", 14)
+        at = put_bytes(at, self._id_prefix)
+        at = put(at, count, count_length)
+        at = put(at, b"\r\nContent-Length: ", 18)
+        at = put(at, length, length_length)
+        at = put(at, b"\r\nDate: ", 8)
+        at = put_bytes(at, self._date)
+        at = put(at, b"\r\n\r\n", 4)
+        at = put_bytes(at, body)
+        assert at == PyBytes_AS_STRING(whole) + PyBytes_GET_SIZE(whole)
+        return whole
+
+    cdef int _name(self, char* count) except -1:
+        """The number of the next answer, in hexadecimal digits, and the date brought up to date."""
+        cdef time_t now = time(NULL)
+        if now != self._second:
+            self._date = self._others.date()
+            self._second = now
+        self._count += 1
+        return snprintf(count, LENGTH_MAX, b"%llx", self._count)
 
 
 cdef inline char* put(char* at, const char* text, Py_ssize_t length) noexcept:

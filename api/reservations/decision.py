@@ -101,6 +101,10 @@ async def reserve(engine: Engine, call: ReserveCall) -> Answer:
         sale = engine.directory.peek(call.sale_id) or await _look_up(engine, call.sale_id)
         if sale is None:
             return problem(Code.UNKNOWN_SALE)
+        now_ms = engine.clock.now_ms()
+        known = engine.memory.refusal(sale, call.user_id, items_text, now_ms)
+        if known is not None:
+            return answer_to_refusal(engine, sale, known)
         reservation_id = make_reservation_id(call.sale_id, call.user_id, key)
         request = ReserveRequest(call.user_id, reservation_id, items_text)
         reply = await engine.inventory.reserve(sale.ref, request)
@@ -120,6 +124,7 @@ def answer_to_reply(
     if type(reply) is Reserved:
         return _accepted(sale.sale_id, reply, items_text)
     assert isinstance(reply, Refused)
+    engine.memory.learnt(sale, reply.outcome)
     return answer_to_refusal(engine, sale, reply.outcome)
 
 
