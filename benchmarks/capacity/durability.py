@@ -42,7 +42,7 @@ def make_figures(modes: list[dict[str, Any]]) -> list[Figure]:
     figures = [Figure(mode, rate, "accepted/s") for mode, rate in rates.items()]
     if rates.get("strict") and rates.get("balanced"):
         share = rates["strict"] / rates["balanced"]
-        figures.append(at_least("strict, of balanced", share, "", STRICT_SHARE_MIN))
+        figures.append(at_least("strict, share of balanced", share, "", STRICT_SHARE_MIN))
     return [*figures, intact([mode[part] for mode in modes for part in ("saturated", "half")])]
 
 

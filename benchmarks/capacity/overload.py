@@ -69,7 +69,7 @@ async def overload(under_test: Stand, knee: float | None, *, quick: bool) -> dic
     share = round(steps[-1]["goodput_per_s"] / peak, 3) if peak else 0.0
     figures = [
         Figure("peak goodput", peak, "accepted/s"),
-        at_least(f"goodput at {steps[-1]['times']:g}×, of it", share, "", SHARE_TARGET),
+        at_least(f"goodput at {steps[-1]['times']:g}×, share of its peak", share, "", SHARE_TARGET),
         intact(steps),
     ]
     return {

@@ -71,7 +71,7 @@ def make_figures(steps: Sequence[Mapping[str, Any]]) -> list[Figure]:
     return [
         *([Figure("load at the knee", knee["offered_per_s"], "requests/s")] if knee else []),
         Figure("most accepted", most["accepted_per_s"], "accepted/s"),
-        at_most("p99 at half of that", half["latency_ms"]["p99"], "ms", P99_MS_MAX),
+        at_most("p99 at half of the most accepted", half["latency_ms"]["p99"], "ms", P99_MS_MAX),
         intact(steps),
     ]
 

@@ -22,6 +22,7 @@ from benchmarks.report.words import listed, number, percent, plural, rate, short
 Step = Mapping[str, Any]
 
 P99_MS_MAX: Final = 5.0
+BUSY_SHARE_MAX: Final = 0.10  # Above it, others on the machine shape the figures.
 PERCENTILES: Final = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9"}
 HOPS: Final = {"front": "front", "redis": "Redis", "worker": "worker", "postgres": "Postgres"}
 OUTCOMES: Final = {
@@ -34,6 +35,14 @@ OUTCOMES: Final = {
     "lost": ("connection broke", "$redis"),
     "unanswered": ("no answer", "$redis"),
 }
+
+
+def busy_note(steps: Sequence[Step]) -> list[str]:
+    """Says so where other programs took much of the machine during these steps."""
+    most = max((step.get("others_share") or 0.0 for step in steps), default=0.0)
+    if most <= BUSY_SHARE_MAX:
+        return []
+    return [f"Other programs took up to {percent(most)} of the machine's cores meanwhile."]
 
 
 def sweep_section(run: Run) -> Section | Missing:
@@ -94,7 +103,7 @@ def _sweep_notes(sweep: Mapping[str, Any], steps: Sequence[Step]) -> list[str]:
             f"In {len(behind)} of {len(steps)} steps the generator itself was late (p99 up to "
             f"{number(lag)} ms): their latencies are upper bounds."
         )
-    return notes
+    return notes + busy_note(steps)
 
 
 def sweep_curve(steps: Sequence[Step], knee: Step | None, *, narrow: bool) -> Spec:
@@ -411,7 +420,7 @@ def _overload_notes(overload: Mapping[str, Any], steps: Sequence[Step]) -> list[
     ]
     if last["generator"]["was_limit"]:
         notes.append("At the highest load the generator was at its own limit.")
-    return notes
+    return notes + busy_note(steps)
 
 
 def overload_chart(overload: Mapping[str, Any], steps: Sequence[Step], *, narrow: bool) -> Spec:
@@ -516,6 +525,7 @@ def _goodput_labels(steps: Sequence[Step], *, narrow: bool) -> list[Spec]:
             yref="y",
             yanchor="bottom",
             yshift=7,
+            bgcolor="$card@0.8",
         )
         for at, step in enumerate(steps)
     ]

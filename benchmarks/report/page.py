@@ -3,7 +3,9 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -81,7 +83,7 @@ def sections_of(run: Run, against: Run | None) -> list[Section | Missing]:
 def render(run: Run, against: Run | None, script: str) -> str:
     """The page as text. `script` is plotly's."""
     parts = sections_of(run, against)
-    shown = [part for part in parts if isinstance(part, Section)]
+    shown = pair_halves([part for part in parts if isinstance(part, Section)])
     missing = [part for part in parts if isinstance(part, Missing)]
     charts = {
         f"{section.key}-{number}": chart
@@ -121,6 +123,17 @@ accepted reservation. Every figure names its durability mode. This file loads no
 </body>
 </html>
 """
+
+
+def pair_halves(shown: Sequence[Section]) -> list[Section]:
+    """A half section without another beside it takes the whole width."""
+    paired: list[Section] = []
+    for half, group in groupby(shown, key=lambda section: section.half):
+        members = list(group)
+        if half and len(members) % 2:
+            members[-1] = replace(members[-1], half=False)
+        paired += members
+    return paired
 
 
 def _chart_json(charts: dict[str, Chart]) -> str:

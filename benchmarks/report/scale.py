@@ -14,12 +14,12 @@ from benchmarks.report.drawing import (
     names_axis,
     nice_top,
 )
+from benchmarks.report.load import busy_note
 from benchmarks.report.runs import Run
 from benchmarks.report.section import Chart, Missing, Section, Spec, Table
 from benchmarks.report.words import number, percent, plural, rate
 
 Values = Mapping[str, Any]
-TRUST_POINTS_MIN = 6
 
 
 def scaling_section(run: Run) -> Section | Missing:
@@ -50,6 +50,7 @@ def scaling_section(run: Run) -> Section | Missing:
             "processes this shows what sharing costs, not what more cores bring.",
             f"Fit: {scaling['usl']['trust']} Residuals are {percent_text(scaling['usl']['relative_rms'])} "
             "of the mean throughput (RMS).",
+            *busy_note(steps),
         ),
     )
 
@@ -107,7 +108,7 @@ def scaling_chart(scaling: Values, steps: Sequence[Values]) -> Spec:
         *[
             label(
                 f"<b>{rate(step['accepted_per_s'])}</b>", color="$front",
-                x=math.log10(step["fronts"]), y=step["accepted_per_s"], yanchor="top", yshift=-9,
+                x=math.log10(step["fronts"]), y=step["accepted_per_s"], yanchor="top", yshift=-9, bgcolor="$card@0.8",
             )
             for step in steps
         ],
@@ -181,7 +182,10 @@ def durability_section(run: Run) -> Section | Missing:
             ),
         ),
         half=True,
-        notes=[f"{each['mode']} was skipped: {each['why']}" for each in group.get("skipped", ())],
+        notes=[
+            *[f"{each['mode']} was skipped: {each['why']}" for each in group.get("skipped", ())],
+            *busy_note([mode[part] for mode in modes for part in ("saturated", "half")]),
+        ],
     )
 
 

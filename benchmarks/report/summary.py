@@ -3,13 +3,12 @@
 from typing import Final
 
 from benchmarks.report.context import machine_line, mode_of, others_share, proofs, targets
-from benchmarks.report.load import HOPS, total_us
+from benchmarks.report.load import BUSY_SHARE_MAX, HOPS, total_us
 from benchmarks.report.parts import figures_of
 from benchmarks.report.runs import Run
 from benchmarks.report.section import Tile
 from benchmarks.report.words import listed, number, percent, plural, rate
 
-BUSY_SHARE_MAX: Final = 0.10  # Above it, others on the machine shape the figures.
 MISSED_SHOWN_MAX: Final = 6
 
 

@@ -18,7 +18,7 @@ from api.cli import bench
 from benchmarks.report import ReportFailed, Run, find_runs, read_run, runs, write_report
 from benchmarks.report.compare import changes
 from benchmarks.report.drawing import spread
-from benchmarks.report.page import render, sections_of
+from benchmarks.report.page import pair_halves, render, sections_of
 from benchmarks.report.section import Missing, Section
 from benchmarks.report.summary import remarks, verdict
 from benchmarks.report.words import number, rate, short
@@ -196,6 +196,20 @@ def test_busy_machine_and_a_late_generator_are_said() -> None:
     assert any(
         "1 of 12 steps" in note and "7.50 ms" in note for note in section(run, "sweep").notes
     )
+
+
+def test_section_measured_on_a_busy_machine_says_so() -> None:
+    quiet, busy = groups()["scaling"], groups()["scaling"]
+    busy["steps"][0]["others_share"] = 0.4
+    assert not any("Other programs" in n for n in section(make_run(scaling=quiet), "scaling").notes)
+    assert any("up to 40 %" in n for n in section(make_run(scaling=busy), "scaling").notes)
+
+
+def test_half_section_without_a_neighbour_takes_the_whole_width() -> None:
+    parts = [each for each in sections_of(make_run(redis=None), None) if isinstance(each, Section)]
+    widths = [each.half for each in pair_halves(parts)]
+    assert sum(widths) % 2 == 0
+    assert sum(each.half for each in parts) - sum(widths) == 1
 
 
 def test_missed_target_is_named() -> None:
