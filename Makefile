@@ -52,8 +52,8 @@ chaos: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Kill real processes during a ru
 load: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Send locust's shoppers (USERS, SECONDS) to a sale on the running engine, then check it
 	@$(BIN)/python scripts/load.py $(USERS) $(SECONDS)
 
-rush: $(VENV)/run.stamp $(VENV)/build.stamp  ## Send a flash crowd (BUYERS) against the running engine
-	@$(BIN)/doorbuster rush --sale demo --buyers $(BUYERS)
+rush: $(VENV)/run.stamp $(VENV)/build.stamp  ## Send a flash crowd (BUYERS) to the demo sale, or to a sale of its own (UNITS)
+	@$(BIN)/doorbuster rush $(if $(UNITS),--units $(UNITS),--sale demo) --buyers $(BUYERS)
 
 check: $(VENV)/run.stamp $(VENV)/build.stamp  ## Prove the invariants on the running engine
 	@$(BIN)/doorbuster check

@@ -73,7 +73,9 @@ def add_options(parser: ArgumentParser) -> None:
 def join(environment: Environment, **_: Any) -> None:
     """Before anybody shops, so that a missing file is one sentence."""
     runner = environment.runner
-    Burst.standing = staticmethod(lambda: _standing(environment))
+    Burst.standing = staticmethod(lambda: _awaited(environment))
+    if environment.parsed_options is not None and environment.parsed_options.arrivals <= 0:
+        raise SystemExit("--arrivals must be more than 0.")
     if isinstance(runner, WorkerRunner):
         runner.register_message(SHARE, _take_share)
     if not isinstance(runner, MasterRunner):
@@ -142,6 +144,14 @@ def tell(environment: Environment, **_: Any) -> None:
     print(f"\n{as_text(summary)}\n", flush=True)
     if not summary.holds:
         environment.process_exit_code = 1
+
+
+def _awaited(environment: Environment) -> Summary:
+    """As `_standing`; a worker that has not told anything yet counts as somebody who shops."""
+    summary, runner = _standing(environment), environment.runner
+    if isinstance(runner, MasterRunner):
+        summary.users += max(0, runner.worker_count - len(run.summaries))
+    return summary
 
 
 def _standing(environment: Environment) -> Summary:

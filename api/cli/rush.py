@@ -36,7 +36,7 @@ from loadtest.generators import Generators
 from loadtest.plan import Click, PlanSettings, draw_plan
 from loadtest.tally import ACCEPTED, CrowdReport
 
-BUYERS_MAX: Final = 2_000_000  # Plan, tokens and answers are kept in memory: about 1 KB each.
+BUYERS_MAX: Final = 2_000_000  # Plan, tokens and answers are kept in memory: about 1.6 KB each.
 CONNECTIONS_MAX: Final = 4096  # What a front takes from one address by default.
 PROGRESS_SECONDS: Final = 0.25
 GENERATORS_MAX: Final = 64
