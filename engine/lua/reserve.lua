@@ -59,7 +59,7 @@ local function parse(text)
     units = tonumber(units)
     return { slot_for(only), units, units = units }
   end
-  local wish, named, size = { units = 0 }, {}, 0
+  local wish, named, size = { units = 0, several = true }, {}, 0
   for sku, quantity in string.gmatch(text, '([^*,]+)%*(%d+)') do
     if named[sku] then return false end
     named[sku] = true
@@ -127,37 +127,42 @@ local function refusal(wish, units_max)
   return short
 end
 
+local moved = {}               -- the slots of SKUs whose counters changed
+local function take(slot, quantity)
+  counters[slot] = counters[slot] - quantity
+  counters[slot + 1] = counters[slot + 1] + quantity
+  moved[slot] = true
+end
+
 local records, size = {}, 0    -- user, record, user, record … to be written
 local place = {}               -- user -> where; a user may stand in the batch more than once
-local lines, accepted, moved = {}, 0, {}
+local lines, accepted = {}, 0
+local reserved = 'r' .. until_s
 for i = 1, requests do
   local user, id, text = users[i], ARGV[3 * i + 1], ARGV[3 * i + 2]
   local at, wish, reply = place[user], wishes[text], nil
   local record = at and records[at] or found[i]
+  -- Most are a first request for one SKU that is there: they are let through by four comparisons.
   if record then
     local units, count, line = read(record, id)
     if line then reply = replay(line, text)
     else reply = refusal(wish, count < RECORDS_MAX and per_user_max - units or -1) end
-  else
+  elseif shut or not wish or wish.several or wish.units > per_user_max
+    or (counters[wish[1]] or -1) < wish.units then
     reply = refusal(wish, per_user_max)
   end
-  if reply then
-    replies[i + 1] = reply
-  else
-    replies[i + 1] = 'RESERVED'
-    for k = 1, #wish, 2 do
-      local slot, quantity = wish[k], wish[k + 1]
-      counters[slot] = counters[slot] - quantity
-      counters[slot + 1] = counters[slot + 1] + quantity
-      moved[slot] = true
+  replies[i + 1] = reply or 'RESERVED'
+  if not reply then
+    take(wish[1], wish[2])
+    if wish.several then
+      for k = 3, #wish, 2 do take(wish[k], wish[k + 1]) end
     end
+    local line = id .. reserved .. text
     if at then
-      records[at] = records[at] .. '\n' .. id .. 'r' .. until_s .. text
+      records[at] = record .. '\n' .. line
     else
       at = size + 2
-      records[size + 1] = user
-      records[at] = record and (record .. '\n' .. id .. 'r' .. until_s .. text)
-        or id .. 'r' .. until_s .. text
+      records[size + 1], records[at] = user, record and (record .. '\n' .. line) or line
       place[user], size = at, at
     end
     accepted = accepted + 1
