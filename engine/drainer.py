@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 BLOCK_MS: Final = 100  # How long a read waits; bounds how late a stop is noticed.
 ENTRIES_FIRST: Final = 16  # Per read and sale, before anything is known of their size.
 # The hot rows are taken last, so that two statements overlap but for their ends. On two cores two
-# connections keep Postgres busy, and a third only waits for them (benchmarks/drain.py).
+# connections keep Postgres busy, and a third gains nothing (benchmarks/drain.py --connections).
 CONNECTIONS_MAX: Final = 2
 READS_MAX: Final = 16  # Per pass: only at its end all connections wait for the last one.
 ENTRIES_MAX: Final = 512  # Per read and sale: bounds memory when large entries follow small ones.

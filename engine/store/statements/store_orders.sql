@@ -3,6 +3,8 @@
 -- Several may run side by side. What all of one sale have to change comes last, so that they wait for each
 -- other's ends only; and in one order, orders by id, sale, items by SKU, so that none waits for one that waits for it.
 -- `>= 0` below is how one part of the statement is made to wait for another.
+-- So drained_through is the newest entry that is stored, while older ones may still be at it: Redis, if it is
+-- intact, has got at least that far. What is not stored yet is told by the stream, which keeps it until it is.
 --
 -- $1 sale   $2 reservation ids  $3 users  $4 number of the wish
 -- $5 wish numbers  $6 their items (jsonb objects)  $7 their amounts  $8 reserved at (ms)  $9 reserved until (s)
