@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from benchmarks.report.parts import figures_of
 from benchmarks.report.runs import Run
 from benchmarks.report.section import Missing, Section, Table
-from benchmarks.report.words import listed, number, plural, rate
+from benchmarks.report.words import first_upper, listed, number, plural, rate
 
 Values = Mapping[str, Any]
 
@@ -137,7 +137,7 @@ def machine_section(run: Run) -> Section | Missing:
         shows="Where the figures were measured; they hold for this machine and these versions.",
         finding=_machine_finding(run),
         mode=mode_of(run),
-        tables=(Table(("", "", "value"), rows, words=frozenset({0, 1, 2})),),
+        folded=(("All that was recorded", Table(("", "", ""), rows, frozenset({0, 1, 2}))),),
     )
 
 
@@ -151,9 +151,8 @@ def _machine_finding(run: Run) -> str:
     }
     versions = environment.get("versions") or {}
     parts = [f"{title} {versions[key]}" for key, title in named.items() if versions.get(key)]
-    clean = "" if environment.get("git_clean", True) else ", with changes not committed"
-    line = machine_line(run)
-    return f"{line[0].upper()}{line[1:]}{', with ' if parts else ''}{listed(parts)}{clean}."
+    clean = "" if environment.get("git_clean", True) else ", from a tree with changes not committed"
+    return f"{first_upper(machine_line(run))}{', with ' if parts else ''}{listed(parts)}{clean}."
 
 
 def _pairs(kind: str, values: object) -> list[tuple[str, str, str]]:
@@ -184,13 +183,13 @@ def others_share(run: Run) -> float:
     return max((step.get("others_share") or 0.0 for _, _, step in _steps(run)), default=0.0)
 
 
-def targets(run: Run) -> tuple[int, list[str]]:
-    """(targets met, names of those missed), of all groups that name any."""
-    judged = [
-        (group, each)
-        for group in run.groups
-        for each in figures_of(run.group(group))
-        if each.get("ok") is not None
-    ]
-    missed = [f"{each['name']} ({group})" for group, each in judged if not each["ok"]]
-    return len(judged) - len(missed), missed
+def targets(run: Run) -> tuple[int, dict[str, list[str]]]:
+    """(targets met, names of those missed by group), of all groups that name any."""
+    met, missed = 0, dict[str, list[str]]()
+    for group in run.groups:
+        for each in figures_of(run.group(group)):
+            if each.get("ok") is True:
+                met += 1
+            elif each.get("ok") is False:
+                missed.setdefault(group.replace("_", " "), []).append(str(each["name"]))
+    return met, missed

@@ -30,7 +30,7 @@ INSTALL: Final = (
 # A word in a table's cell that is good, bad or neither: [down]…[/]
 _MARK: Final = re.compile(r"\[(up|down|same|plain)\](.*?)\[/\]")
 # A unit stays with its number.
-_UNIT: Final = re.compile(r"([\d≤≥]) (%|µs|ms|ns|bytes|KiB|MiB|GiB|[\d])")
+_UNIT: Final = re.compile(r"([\d≤≥=<]) (%|µs|ms|ns|bytes|KiB|MiB|GiB|[\d])")
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 

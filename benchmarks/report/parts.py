@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from benchmarks.report.drawing import axis, base_axis, caption, figure, label, log_axis, names_axis
 from benchmarks.report.runs import Group, Run
 from benchmarks.report.section import Chart, Missing, Section, Spec, Table
-from benchmarks.report.words import number, percent, rate
+from benchmarks.report.words import first_upper, number, percent, rate
 
 Values = Mapping[str, Any]
 BAR_PX: Final = 34
@@ -35,7 +35,20 @@ def why_missing(group: Group, title: str) -> Missing:
     skipped = group.get("skipped")
     if isinstance(skipped, str):
         return Missing(title, skipped)
+    if failed := failures(group):
+        return Missing(title, f"It failed: {' '.join(map(last_line, failed.values()))}")
     return Missing(title, "It was not measured in this run.")
+
+
+def failures(group: Group) -> dict[str, str]:
+    """What failed in the group, and what was said then."""
+    failed = group.get("failed")
+    return {str(k): str(v) for k, v in failed.items()} if isinstance(failed, dict) else {}
+
+
+def last_line(text: str) -> str:
+    """Of a traceback, what went wrong."""
+    return text.strip().rpartition("\n")[2].strip()
 
 
 def figures_table(figures: Sequence[Values]) -> Table:
@@ -121,7 +134,9 @@ def side_by_side_section(run: Run) -> Section | Missing:
         finding=_side_by_side_finding(rows),
         mode=str(group.get("durability", "strict")),
         charts=charts,
-        notes=[str(group[name]) for name in ("method", "cores") if group.get(name)]
+        notes=[
+            f"{first_upper(str(group[name]))}." for name in ("method", "cores") if group.get(name)
+        ]
         + skipped_notes(group),
     )
 
@@ -129,7 +144,7 @@ def side_by_side_section(run: Run) -> Section | Missing:
 def skipped_notes(group: Group) -> list[str]:
     skipped = group.get("skipped", ())
     if isinstance(skipped, dict):
-        failed = [f"{name} failed: {why}" for name, why in (group.get("failed") or {}).items()]
+        failed = [f"{name} failed: {last_line(why)}" for name, why in failures(group).items()]
         return [f"{name} was left out: {why}." for name, why in skipped.items()] + failed
     if isinstance(skipped, str):
         return [skipped]
@@ -148,7 +163,7 @@ def reference(rows: Sequence[Values]) -> Values:
 def _side_by_side_finding(rows: Sequence[Values]) -> str:
     ours = reference(rows)
     mine = _front_us(ours) or math.nan
-    said = f"{_name(ours)} takes {number(mine)} µs of CPU per request"
+    said = first_upper(f"{_name(ours)} takes {number(mine)} µs of CPU per request")
     others = [
         f"{_name(row)} ({_times(_front_us(row) or 0, mine)})" for row in rows if row is not ours
     ]
@@ -177,7 +192,7 @@ def side_by_side_chart(
     traces = [
         _stack(positions, fronts, colors, "server"),
         _stack(
-            positions, redis, ["$redis" if is_ours(row) else "$redis@0.45" for row in rows], "Redis"
+            positions, redis, ["$redis" if mine_too else "$redis@0.45" for mine_too in own], "Redis"
         ),
     ]
     annotations = [
@@ -520,7 +535,8 @@ def _plain_figures(group: Group) -> list[Values]:
 def _told_finding(figures: Sequence[Values]) -> str:
     judged = [each for each in figures if each.get("ok") is not None]
     first = (judged or list(figures))[0]
-    said = f"{str(first['name']).capitalize()}: {number(first['value'])} {first.get('unit', '')}".rstrip()
+    said = f"{first_upper(str(first['name']))}: {number(first['value'])} {first.get('unit', '')}"
     if first.get("ok") is None:
-        return f"{said}."
-    return f"{said}; the target of {first['target']} is {'met' if first['ok'] else 'missed'}."
+        return f"{said.rstrip()}."
+    verdict = "met" if first["ok"] else "missed"
+    return f"{said.rstrip()}; the target, {first['target']}, is {verdict}."

@@ -1,15 +1,11 @@
 """What stands first: the verdict in one line, what to be careful about, the key figures."""
 
-from typing import Final
-
 from benchmarks.report.context import machine_line, mode_of, others_share, proofs, targets
 from benchmarks.report.load import BUSY_SHARE_MAX, HOPS, total_us
-from benchmarks.report.parts import figures_of
+from benchmarks.report.parts import failures, figures_of, last_line
 from benchmarks.report.runs import Run
 from benchmarks.report.section import Tile
-from benchmarks.report.words import listed, number, percent, plural, rate
-
-MISSED_SHOWN_MAX: Final = 6
+from benchmarks.report.words import number, percent, plural, rate
 
 
 def verdict(run: Run) -> str:
@@ -41,14 +37,12 @@ def remarks(run: Run) -> list[tuple[str, bool]]:
         for proof in proofs(run)
         if not proof.ok
     ]
-    met, missed = targets(run)
-    if missed:
-        names = missed[:MISSED_SHOWN_MAX]
-        more = f" and {len(missed) - len(names)} more" if len(missed) > len(names) else ""
-        listed_names = f"{', '.join(names)}{more}" if more else listed(names)
-        said.append(
-            (f"{met} of {met + len(missed)} targets were met. Missed: {listed_names}.", False)
-        )
+    said += [
+        (f"{part.replace('_', ' ')} failed: {last_line(why)}", True)
+        for group in run.groups.values()
+        for part, why in failures(group).items()
+    ]
+    said += _missed(run)
     if warning := run.group("environment").get("warning"):
         said.append((str(warning), False))
     busy = others_share(run)
@@ -61,6 +55,15 @@ def remarks(run: Run) -> list[tuple[str, bool]]:
             )
         )
     return said
+
+
+def _missed(run: Run) -> list[tuple[str, bool]]:
+    met, missed = targets(run)
+    count = sum(map(len, missed.values()))
+    if not count:
+        return []
+    names = "; ".join(f"{group}: {', '.join(each)}" for group, each in missed.items())
+    return [(f"{met} of {met + count} targets were met. Missed in {names}.", False)]
 
 
 def about(run: Run) -> str:

@@ -48,3 +48,8 @@ def listed(words: Sequence[str]) -> str:
 
 def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def first_upper(text: str) -> str:
+    """As a sentence begins; the rest keeps its capitals."""
+    return text[:1].upper() + text[1:]

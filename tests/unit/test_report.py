@@ -171,6 +171,13 @@ def test_group_that_was_skipped_says_why() -> None:
     assert "side-by-side-0" not in page.charts
 
 
+def test_group_that_failed_is_said_first() -> None:
+    text = "Traceback (most recent call last):\n  …\nAssertionError: 7 of 9 stored"
+    run = make_run(drain={"failed": {"drain": text}})
+    assert remarks(run)[0] == ("drain failed: AssertionError: 7 of 9 stored", True)
+    assert "Draining into Postgres. It failed: AssertionError: 7 of 9 stored" in page_of(run).text
+
+
 def test_run_of_one_group_is_still_a_page() -> None:
     run = Run("r", Path(), {"memory": groups()["memory"]})
     page = page_of(run)
@@ -229,7 +236,7 @@ def test_finding_is_computed_from_the_figures() -> None:
 
 def test_ratios_are_held_against_our_gate() -> None:
     said = section(make_run(), "side-by-side").finding
-    assert said.startswith("our gate takes 13.4 µs")
+    assert said.startswith("Our gate takes 13.4 µs")
     assert "Go: gin + redigo (2.5×)" in said
 
 
