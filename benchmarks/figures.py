@@ -5,10 +5,15 @@ Knows nothing of how a number is measured.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+WIDTH: Final = 100
+NAME_WIDTH: Final = 30
 
 
 @dataclass(frozen=True)
@@ -54,25 +59,30 @@ def number_text(value: float) -> str:
     return f"{value:,.1f}" if abs(value) >= 100 else f"{value:,.2f}"
 
 
-def as_table(rows: Sequence[tuple[str, Figure | str]], title: str) -> Table:
-    """One line per (group, figure), and per (group, sentence) where there is no figure."""
-    table = Table("", "", "value", "unit", "target", "", "ratio", title=title, title_justify="left")
-    table.columns[2].justify = "right"
-    for column in (0, 2, 4, 5):
-        table.columns[column].no_wrap = True
-    for number, (group, row) in enumerate(rows):
-        first = not number or rows[number - 1][0] != group
-        if number and first:
-            table.add_section()
-        shown = group if first else ""
-        if isinstance(row, str):
-            table.add_row(shown, f"[yellow]{escape(row)}[/]")
-        else:
-            table.add_row(shown, *_cells(row))
+def as_table(rows: Sequence[tuple[str, Figure]], title: str) -> Table:
+    """Groups one below the other, a line per figure. Fits a terminal of 100 columns."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", min_width=NAME_WIDTH)
+    table.add_column("value", justify="right", no_wrap=True)
+    for name in ("unit", "target", ""):
+        table.add_column(name, no_wrap=True)
+    table.add_column("in numbers")
+    for number, (group, figure) in enumerate(rows):
+        if not number or rows[number - 1][0] != group:
+            if number:
+                table.add_row()
+            table.add_row(f"[bold]{escape(group)}[/]")
+        table.add_row(*_cells(figure))
     return table
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:
     verdict = {None: "", True: "[green]ok[/]", False: "[red]missed[/]"}[figure.ok]
-    texts = (figure.name, number_text(figure.value), figure.unit, figure.target)
-    return (*map(escape, texts), verdict, escape(figure.ratio))
+    value, *texts = map(escape, (number_text(figure.value), figure.unit, figure.target))
+    return (f"  {escape(figure.name)}", value, *texts, verdict, escape(figure.ratio))
+
+
+def make_console() -> Console:
+    """Into a file or a pipe lines are as long as the table wants; a terminal has its own width."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, WIDTH))

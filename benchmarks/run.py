@@ -23,7 +23,15 @@ from typing import Any, Final
 from rich.console import Console
 
 from benchmarks import environment, rig, side_by_side
-from benchmarks.figures import Figure, as_table, at_least, at_most, exactly, figures_of
+from benchmarks.figures import (
+    Figure,
+    as_table,
+    at_least,
+    at_most,
+    exactly,
+    figures_of,
+    make_console,
+)
 
 RESULTS: Final = Path(__file__).parent / "results"
 UNITS_OF_DEMO: Final = 10_000
@@ -47,8 +55,11 @@ def redis(folder: Path, say: Say) -> Result:
     figures = []
     for extra in (each["extra_info"] for each in report["benchmarks"]):
         if "batch" in extra:
-            name, value = f"reserve.lua, batch {extra['batch']}", extra["server_us_per_reservation"]
-            unit = "µs server / reservation"
+            name, value = (
+                f"reserve.lua, server time, batch {extra['batch']}",
+                extra["server_us_per_reservation"],
+            )
+            unit = "µs / reservation"
             figure = at_most(name, value, unit, 4) if extra["batch"] == 128 else None
             figures.append(figure or Figure(name, value, unit))
         elif "bytes_per_reservation" in extra:
@@ -56,9 +67,9 @@ def redis(folder: Path, say: Say) -> Result:
                 extra["bytes_per_reservation"],
                 extra["bytes_per_reservation_drained"],
             )
-            unit = "bytes / reservation"
-            figures.append(at_most("memory, with stream entry", waiting, unit, 150))
-            figures.append(Figure("memory, drained", drained, unit))
+            unit = "bytes"
+            figures.append(at_most("memory of a reservation, waiting", waiting, unit, 150))
+            figures.append(Figure("memory of a reservation, drained", drained, unit))
     return report | {"durability": "strict"} | with_figures(figures)
 
 
@@ -82,7 +93,7 @@ def _kernel_figure(each: dict[str, Any], benchmarks: Sequence[dict[str, Any]]) -
     if not plain or "plain" in each["name"]:
         return Figure(name, value, unit)
     times = _median_ns(plain[0]) / value
-    return Figure(name, value, unit, "< plain", times > 1, f"{times:.1f} × faster than plain")
+    return Figure(name, value, unit, "< plain", times > 1, f"plain: {times:.1f} ×")
 
 
 def _median_ns(each: dict[str, Any]) -> float:
@@ -119,8 +130,8 @@ def whole(_: Path, say: Say) -> Result:
             exactly(f"{name}: unpaid orders", unpaid, "orders", 0),
             Figure("requests answered", report["requests_per_second"], "requests/s"),
             Figure("busiest second", report["busiest_second"], "requests"),
-            Figure("accepted, p99", report["accepted_ms"]["p99"], "ms after the click"),
-            Figure("all paid", report["paid_seconds"], "s after the last answer"),
+            Figure("accepted, p99 from the click", report["accepted_ms"]["p99"], "ms"),
+            Figure("all paid, after the last answer", report["paid_seconds"], "s"),
         ]
     )
 
@@ -130,7 +141,7 @@ def beside(folder: Path, say: Say) -> Result:
         result = side_by_side.measure(folder, say)
     except side_by_side.NothingToMeasure as nothing:
         raise GroupSkipped(str(nothing)) from nothing
-    side_by_side.show(result, Console())
+    side_by_side.show(result, make_console())
     return result
 
 
@@ -153,6 +164,7 @@ def surroundings(folder: Path, say: Say) -> Result:
 
 
 ENVIRONMENT: Final = "environment"  # Of every run, whatever was asked for.
+# Groups of benchmarks/capacity/.
 CAPACITY: Final = ("sweep", "overload", "scaling", "durability", "memory")
 GROUPS: Final[dict[str, Group]] = {
     "kernels": kernels,
@@ -170,7 +182,8 @@ class Run:
 
     folder: Path
     console: Console
-    rows: list[tuple[str, Figure | str]] = field(default_factory=list)
+    figures: list[tuple[str, Figure]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     failed: bool = False
 
     def do(self, name: str, group: Group) -> Result:
@@ -184,34 +197,39 @@ class Run:
             result = self._fail(name, str(failure))
         except Exception:
             result = self._fail(name, traceback.format_exc())
+        except KeyboardInterrupt:
+            self._take_part(name)
+            raise
         self._take(name, result)
         return result
+
+    def _take_part(self, name: str) -> None:
+        """What a group that was interrupted had kept by then."""
+        path = self.folder / f"{name}.json"
+        if path.exists():
+            self._take(name, json.loads(path.read_text()))
 
     def _fail(self, name: str, text: str) -> Result:
         self.failed = True
         self.console.print(f"[red]{name} failed:[/]")
         self.console.print(text, markup=False, highlight=False)
-        return {"failed": {name: text}}
+        return {"failed": {"all of it": text}}
 
     def _take(self, name: str, result: Result) -> None:
         text = json.dumps(result, indent=1, ensure_ascii=False)
         (self.folder / f"{name}.json").write_text(text)
-        self.rows += rows_of(name, result)
+        self.figures += [(name, figure) for figure in figures_of(result)]
+        self.notes += notes_of(name, result)
         self.failed = self.failed or bool(result.get("failed"))
 
 
-def rows_of(name: str, result: Result) -> list[tuple[str, Figure | str]]:
-    """A group's lines of the table: figures, then what was skipped and what failed."""
-    rows: list[tuple[str, Figure | str]] = [(name, figure) for figure in figures_of(result)]
-    skipped = result.get("skipped", {})
+def notes_of(name: str, result: Result) -> list[str]:
+    """What of a group was skipped, and what failed, in a line each."""
+    skipped, failed = result.get("skipped", {}), result.get("failed", {})
     if isinstance(skipped, str):
-        return [*rows, (name, f"skipped: {skipped}")]
-    rows += [(name, f"{part} skipped: {why}") for part, why in skipped.items()]
-    failed = result.get("failed", {})
-    rows += [(name, f"{part} failed: {last_line(why)}") for part, why in failed.items()]
-    if not rows and name != ENVIRONMENT:
-        rows.append((name, f"kept in {name}.json"))
-    return rows
+        return [f"{name} was skipped: {skipped}"]
+    notes = [f"{name}: {part} was skipped: {why}." for part, why in skipped.items()]
+    return notes + [f"{name}: {part} FAILED: {last_line(why)}" for part, why in failed.items()]
 
 
 def first_upper(text: str) -> str:
@@ -226,7 +244,7 @@ def main() -> None:
     wanted = sys.argv[1:] or list(GROUPS)
     if unknown := set(wanted) - set(GROUPS) - {ENVIRONMENT}:
         sys.exit(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
-    run = Run(make_folder(), Console())
+    run = Run(make_folder(), make_console())
     interrupted = False
     try:
         if warning := run.do(ENVIRONMENT, surroundings).get("warning"):
@@ -237,9 +255,11 @@ def main() -> None:
     except KeyboardInterrupt:
         interrupted = True
     title = f"strict durability, {rig.machine()['cores']} cores, {rig.machine()['cpu']}"
-    run.console.print(as_table(run.rows, title))
-    end = "Interrupted: this is what was measured until then. " if interrupted else ""
-    run.console.print(f"{end}Kept in {run.folder}")
+    run.console.print(as_table(run.figures, title))
+    if interrupted:
+        run.notes.append("Interrupted: this is what was measured until then.")
+    for note in (*run.notes, f"Kept in {run.folder}"):
+        run.console.print(note, markup=False, highlight=False)
     sys.exit(INTERRUPTED if interrupted else int(run.failed))
 
 

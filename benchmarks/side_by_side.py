@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks import contenders, rig
 from benchmarks.cores import share_out
-from benchmarks.figures import Figure, at_least, at_most, number_text
+from benchmarks.figures import Figure, at_least, at_most, make_console, number_text
 from benchmarks.trials import (
     CONSTANT,
     FOREIGN,
@@ -43,6 +43,17 @@ METHOD: Final = (
     "unless said otherwise; of two interleaved rounds the lower CPU, and rate and latencies of the "
     "faster one"
 )
+US: Final = "µs / request"
+# How many times our front's CPU a peer takes; None: shown, nothing promised.
+PEERS_AT_LEAST: Final = {"nginx_lua": 2.0, "go": 2.5, "naive": 8.0, "route": None, "bare": None}
+# CPU of our front for what is no new reservation.
+LOADS_AT_MOST: Final = {
+    "sold_out": 10.0,
+    "status": 10.0,
+    "replay": None,
+    "forged": None,
+    "foreign": None,
+}
 Say = Callable[[str], None]
 
 
@@ -58,7 +69,7 @@ def make_servers() -> list[Trial]:
         Trial("nginx_lua", "nginx + Lua + Redis", contenders.NGINX_LUA, RESERVE),
         Trial("go", "Go: gin + redigo", contenders.GO, RESERVE),
         Trial("route", "our aiohttp route", contenders.ROUTE, RESERVE),
-        Trial("bare", "bare aiohttp, constant 201", contenders.BARE, CONSTANT),
+        Trial("bare", "bare aiohttp, static 201", contenders.BARE, CONSTANT),
         Trial("naive", "naive aiohttp + redis-py", contenders.NAIVE, RESERVE),
     ]
 
@@ -67,12 +78,12 @@ def make_loads() -> list[Trial]:
     """What else our front is asked. Where there is no gate the route answers."""
     ours = contenders.ROUTE if contenders.GATE.missing() else contenders.GATE
     return [
-        Trial("balanced", "accepted, balanced durability", ours, RESERVE, Durability.BALANCED),
-        Trial("foreign", "accepted, token read by PyJWT", ours, FOREIGN, seconds=2),
-        Trial("replay", "replay: 200", ours, REPLAY, seconds=2),
-        Trial("sold_out", "refusal: 409, nothing left", ours, SOLD_OUT, seconds=2),
-        Trial("forged", "forged token: 401", ours, FORGED, seconds=2),
-        Trial("status", "sale status: 200", ours, STATUS, seconds=2),
+        Trial("balanced", "accepted, balanced", ours, RESERVE, Durability.BALANCED),
+        Trial("foreign", "accepted, PyJWT's token", ours, FOREIGN, seconds=2),
+        Trial("replay", "replayed 200", ours, REPLAY, seconds=2),
+        Trial("sold_out", "refused 409, none left", ours, SOLD_OUT, seconds=2),
+        Trial("forged", "forged token 401", ours, FORGED, seconds=2),
+        Trial("status", "sale status 200", ours, STATUS, seconds=2),
     ]
 
 
@@ -169,55 +180,65 @@ def make_figures(best: dict[str, dict[str, Any]], ours: str) -> list[Figure]:
     if ours not in best:
         return []
     own = best[ours]
-    named = f"our {ours}"
-    us = "µs CPU / request"
-    figures = [
-        at_most(f"{named}: front, per accepted", own["front_us"], us, 14),
-        at_most(f"{named}: Redis, per accepted", own["redis_us"], us, 4),
-        Figure(f"{named}: at saturation", own["requests_per_second"], "accepted/s"),
-        Figure(f"{named}: p99 there", own["p99_ms"], "ms"),
+    return [
+        at_most(f"{ours}, accepted: front", own["front_us"], US, 14),
+        at_most(f"{ours}, accepted: Redis", own["redis_us"], US, 4),
+        Figure(f"{ours}, accepted: at saturation", own["requests_per_second"], "requests/s"),
+        Figure(f"{ours}, accepted: p99 there", own["p99_ms"], "ms"),
+        *_peer_figures(best, ours),
+        *_load_figures(best, ours),
+        *_durability_figures(best, own),
     ]
+
+
+def _peer_figures(best: dict[str, dict[str, Any]], ours: str) -> list[Figure]:
+    own, figures = best[ours]["front_us"], list[Figure]()
     if static := best.get("nginx_static"):
-        times = own["front_us"] / static["front_us"]
-        beside = beside_text(own["front_us"], static["front_us"])
-        figures.append(at_most(f"{named}, of nginx static", times, "×", 2.0, beside))
-    for name, least in (("nginx_lua", 2.0), ("go", 2.5), ("naive", 8.0), ("route", 0)):
-        if (peer := best.get(name)) and name != ours:
-            times = peer["front_us"] / own["front_us"]
-            beside = beside_text(peer["front_us"], own["front_us"])
-            title = f"{peer['title']}, of {named}"
-            figures.append(
-                at_least(title, times, "×", least, beside)
-                if least
-                else Figure(title, times, "×", ratio=beside)
-            )
-    return figures + _own_figures(best, own, named)
-
-
-def _own_figures(best: dict[str, dict[str, Any]], own: dict[str, Any], named: str) -> list[Figure]:
-    us, figures = "µs CPU / request", list[Figure]()
-    limits = {"sold_out": 10.0, "status": 10.0, "replay": None, "forged": None, "foreign": None}
-    for name, limit in limits.items():
-        if trial := best.get(name):
-            title, value = f"{named}: {trial['title']}", trial["front_us"]
-            ratio = f"{value / own['front_us']:.2f} × an accepted one"
-            figures.append(
-                Figure(title, value, us, ratio=ratio)
-                if limit is None
-                else at_most(title, value, us, limit, ratio)
-            )
-    if balanced := best.get("balanced"):
-        rate = own["requests_per_second"] / balanced["requests_per_second"]
-        beside = beside_text(own["requests_per_second"], balanced["requests_per_second"])
-        figures.append(at_least("strict of balanced: rate", rate, "×", 0.8, beside))
-        cpu = own["front_us"] / balanced["front_us"]
-        beside = beside_text(own["front_us"], balanced["front_us"])
-        figures.append(Figure("strict of balanced: front CPU", cpu, "×", ratio=beside))
+        times = own / static["front_us"]
+        words = beside_text(own, static["front_us"], "µs")
+        figures.append(at_most(f"{ours} : nginx, static 201", times, "×", 2.0, words))
+    for name, least in PEERS_AT_LEAST.items():
+        if name == ours or name not in best:
+            continue
+        peer = best[name]["front_us"]
+        title, words = f"{best[name]['title']} : {ours}", beside_text(peer, own, "µs")
+        figures.append(
+            Figure(title, peer / own, "×", ratio=words)
+            if least is None
+            else at_least(title, peer / own, "×", least, words)
+        )
     return figures
 
 
-def beside_text(one: float, other: float) -> str:
-    return f"{number_text(one)} : {number_text(other)}"
+def _load_figures(best: dict[str, dict[str, Any]], ours: str) -> list[Figure]:
+    own, figures = best[ours]["front_us"], list[Figure]()
+    for name, limit in LOADS_AT_MOST.items():
+        if name in best:
+            value = best[name]["front_us"]
+            title, words = f"{ours}, {best[name]['title']}", f"{value / own:.2f} × accepted"
+            figures.append(
+                Figure(title, value, US, ratio=words)
+                if limit is None
+                else at_most(title, value, US, limit, words)
+            )
+    return figures
+
+
+def _durability_figures(best: dict[str, dict[str, Any]], strict: dict[str, Any]) -> list[Figure]:
+    if (balanced := best.get("balanced")) is None:
+        return []
+    rates = strict["requests_per_second"], balanced["requests_per_second"]
+    costs = strict["front_us"] + strict["redis_us"], balanced["front_us"] + balanced["redis_us"]
+    return [
+        at_least(
+            "strict : balanced, rate", rates[0] / rates[1], "×", 0.8, beside_text(*rates, "/s")
+        ),
+        Figure("strict : balanced, CPU", costs[0] / costs[1], "×", ratio=beside_text(*costs, "µs")),
+    ]
+
+
+def beside_text(one: float, other: float, unit: str) -> str:
+    return f"{number_text(one)} : {number_text(other)} {unit}"
 
 
 def as_table(result: dict[str, Any]) -> Table:
@@ -273,7 +294,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--folder", type=Path, default=Path("."), help="for side_by_side.json")
     options = parser.parse_args()
-    console = Console()
+    console = make_console()
     try:
         result = measure(options.folder, lambda text: console.print(text, style="dim"))
     except NothingToMeasure as nothing:

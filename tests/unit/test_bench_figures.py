@@ -1,5 +1,6 @@
 """Figures, ratios and the table of a benchmark run; what is skipped says so in a sentence."""
 
+import json
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from benchmarks import contenders, run, side_by_side
 from benchmarks.cores import share_out
 from benchmarks.environment import noise_warning
 from benchmarks.figures import Figure, as_table, at_least, at_most, figures_of, number_text
-from benchmarks.run import GroupFailed, GroupSkipped, Run, kernel_figures, rows_of
+from benchmarks.run import GroupFailed, GroupSkipped, Run, kernel_figures, notes_of
 from benchmarks.side_by_side import NothingToMeasure, combine, make_figures
 from benchmarks.trials import RESERVE, SOLD_OUT, Count, Measurement
 from benchmarks.wrk import WrkResult
@@ -85,19 +86,19 @@ def test_peers_are_held_against_the_gate_and_the_gate_against_nginx() -> None:
         make_figures(found(gate=12, nginx_static=8, go=30, nginx_lua=20, naive=97), "gate")
     )
 
-    assert figures["our gate, of nginx static"].value == pytest.approx(1.5)
-    assert figures["our gate, of nginx static"].ok
-    assert figures["go, of our gate"].value == pytest.approx(2.5)
-    assert figures["go, of our gate"].ok
-    assert figures["nginx_lua, of our gate"].ok is False
-    assert figures["naive, of our gate"].ok
+    assert figures["gate : nginx, static 201"].value == pytest.approx(1.5)
+    assert figures["gate : nginx, static 201"].ok
+    assert figures["go : gate"].value == pytest.approx(2.5)
+    assert figures["go : gate"].ok
+    assert figures["nginx_lua : gate"].ok is False
+    assert figures["naive : gate"].ok
 
 
 def test_without_a_gate_the_route_is_held_against_the_peers() -> None:
     figures = by_name(make_figures(found(route=45, nginx_static=8), "route"))
 
-    assert figures["our route, of nginx static"].ok is False
-    assert not [name for name in figures if name.startswith("route, of")]
+    assert figures["route : nginx, static 201"].ok is False
+    assert not [name for name in figures if name == "route : route"]
 
 
 def test_a_run_that_measured_nothing_of_ours_has_no_figures() -> None:
@@ -107,8 +108,8 @@ def test_a_run_that_measured_nothing_of_ours_has_no_figures() -> None:
 def test_strict_is_held_against_balanced() -> None:
     figures = by_name(make_figures(found(gate=10, balanced=8), "gate"))
 
-    assert figures["strict of balanced: rate"].value == pytest.approx(0.8)
-    assert figures["strict of balanced: rate"].ok
+    assert figures["strict : balanced, rate"].value == pytest.approx(0.8)
+    assert figures["strict : balanced, rate"].ok
 
 
 def answers(requests: int, refused: int) -> WrkResult:
@@ -166,7 +167,7 @@ def test_kernels_are_held_against_their_plain_form() -> None:
 
     assert figures["split[compiled]"].value == pytest.approx(100)
     assert figures["split[compiled]"].ok
-    assert figures["split[compiled]"].ratio == "3.0 × faster than plain"
+    assert figures["split[compiled]"].ratio == "plain: 3.0 ×"
     assert figures["split[plain]"].ok is None
     assert figures["b"].unit == "ns / call"
 
@@ -178,21 +179,19 @@ def test_figures_survive_being_kept() -> None:
 
 
 def test_skipped_and_failed_parts_have_a_line_each() -> None:
-    rows = rows_of(
-        "side_by_side", {"skipped": {"go": "Go is not here"}, "failed": {"gate": "a\nboom"}}
-    )
+    notes = notes_of("side_by_side", {"skipped": {"go": "no Go"}, "failed": {"gate": "a\nboom"}})
 
-    assert [text for _, text in rows] == ["go skipped: Go is not here", "gate failed: boom"]
+    assert notes == ["side_by_side: go was skipped: no Go.", "side_by_side: gate FAILED: boom"]
 
 
-def test_the_table_says_group_target_and_verdict() -> None:
-    rows = [("redis", at_most("batch 128", 3.2, "µs", 4)), ("go", "skipped: Go is not here.")]
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_table_says_group_value_target_and_verdict(width: int) -> None:
+    rows = [("redis", at_most("reserve.lua, server time, batch 128", 3.2, "µs / reservation", 4))]
 
-    text = printed(as_table(rows, "2 cores"))
+    text = printed(as_table(rows, "2 cores"), width)
 
-    assert "≤ 4" in text
-    assert "ok" in text
-    assert "skipped: Go is not here." in text
+    for word in ("redis", "batch 128", "3.20", "µs / reservation", "≤ 4", "ok"):
+        assert word in text
 
 
 def run_in(folder: Path) -> Run:
@@ -213,8 +212,22 @@ def test_a_failed_group_prints_its_output_and_the_next_one_runs(tmp_path: Path) 
 
     assert this.failed
     assert "assert 3 == 4" in console.export_text()
-    assert [group for group, _ in this.rows] == ["redis", "drain"]
+    assert [group for group, _ in this.figures] == ["drain"]
+    assert this.notes == ["redis: all of it FAILED: assert 3 == 4"]
     assert (tmp_path / "drain.json").exists()
+
+
+def test_ctrl_c_leaves_what_a_group_had_kept(tmp_path: Path) -> None:
+    def is_interrupted(folder: Path, say: run.Say) -> run.Result:
+        kept = run.with_figures([at_most("a", 1, "µs", 2)])
+        (folder / "side_by_side.json").write_text(json.dumps(kept))
+        raise KeyboardInterrupt
+
+    this = run_in(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        this.do("side_by_side", is_interrupted)
+
+    assert [(group, figure.name) for group, figure in this.figures] == [("side_by_side", "a")]
 
 
 def test_a_group_that_cannot_run_here_is_no_failure(tmp_path: Path) -> None:
