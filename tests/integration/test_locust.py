@@ -84,7 +84,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def test_crowd_that_waits_for_the_doors_buys_every_unit_once(site: Site) -> None:
     options = site.put_up("doors", opens_in=6)
 
-    told = shop(options | {"abandon": 0})
+    told = shop(options | {"abandon": 0, "spike_seconds": 4})
 
     assert told.code == 0, told.text
     assert "Every acknowledged reservation was seen as an order." in told.text
