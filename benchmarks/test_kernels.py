@@ -1,37 +1,130 @@
-"""The compiled kernels against the plain Python they replaced. One that does not win is deleted."""
+"""The compiled kernels against their plain forms (ext/plain). One that does not win is deleted."""
 
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+import ext.batch
+import ext.ids
+import ext.records
+import ext.throttle
+import ext.tokens
+from api.answers import PERSONAL, Answer
+from api.tokens import Tokens
+from api.written import as_bytes, head_of
 from benchmarks import rig
-from ext.records import split_batch
+from benchmarks.doors import make_straight_path
+from engine.clock import SystemClock
+from ext.plain import batch as plain_batch
+from ext.plain import ids as plain_ids
+from ext.plain import records as plain_records
+from ext.plain import throttle as plain_throttle
+from ext.plain import tokens as plain_tokens
 
 LINES = 4000  # One drain statement's worth.
+RESERVATIONS = 128  # One script call's worth.
+CALLS = 1000  # Of what is over in a microsecond.
+REQUESTS = rig.make_requests("bench", 0, LINES)
 BATCH = "\n".join(
-    f"{request.reservation_id} {request.user_id} {request.items_text}"
-    for request in rig.make_requests("bench", 0, LINES)
+    f"{request.reservation_id} {request.user_id} {request.items_text}" for request in REQUESTS
 ).encode()
+USERS = [request.user_id for request in REQUESTS[:CALLS]]
 
 
-def compiled() -> int:
-    ids: list[str] = []
-    return split_batch(BATCH, ids, [], [], {})
+class Waiter:
+    """Takes its reply."""
+
+    def replied(self, until_s: bytes, reply: bytes) -> None:
+        """Nothing to do."""
 
 
-def plain() -> int:
-    ids, users, wishes = [], [], []
-    numbers: dict[bytes, int] = {}
-    for line in BATCH.split(b"\n"):
-        reservation_id, user, items = line.split(b" ")
-        ids.append(reservation_id.decode())
-        users.append(user.decode())
-        wishes.append(numbers.setdefault(items, len(numbers)))
-    return len(ids)
+def forms(compiled: ModuleType, plain: ModuleType) -> Any:
+    return pytest.mark.parametrize("kernel", [compiled, plain], ids=["compiled", "plain"])
+
+
+def measure(benchmark: Any, call: Callable[[], object], lines: int) -> None:
+    """`lines` is how often one call does what the group's name says."""
+    benchmark(call)
+    benchmark.extra_info |= {"lines": lines, **rig.machine()}
 
 
 @pytest.mark.benchmark(group="kernels: split a batch into columns")
-@pytest.mark.parametrize("split", [compiled, plain])
-def test_split_batch(benchmark: Any, split: Any) -> None:
-    assert benchmark(split) == LINES
-    benchmark.extra_info |= {"lines": LINES, **rig.machine()}
+@forms(ext.records, plain_records)
+def test_split_batch(benchmark: Any, kernel: Any) -> None:
+    measure(benchmark, lambda: kernel.split_batch(BATCH, [], [], [], {}), LINES)
+
+
+@pytest.mark.benchmark(group="kernels: pack a reservation into a call and hand its reply out")
+@forms(ext.batch, plain_batch)
+def test_reserve_batch(benchmark: Any, kernel: Any) -> None:
+    waiter, replies = Waiter(), [b"RESERVED"] * RESERVATIONS
+
+    def call() -> None:
+        batch = kernel.ReserveBatch()
+        for request in REQUESTS[:RESERVATIONS]:
+            batch.add(waiter, request.user_id, request.reservation_id, request.items_text)
+        batch.command(b"$7\r\nEVALSHA\r\n", 1)
+        batch.reply(b"1800000000", replies)
+
+    measure(benchmark, call, RESERVATIONS)
+
+
+@pytest.mark.benchmark(group="kernels: verify a token")
+@forms(ext.tokens, plain_tokens)
+def test_claims(benchmark: Any, kernel: Any) -> None:
+    tokens = [Tokens(rig.SECRET, SystemClock()).issue(user).encode() for user in USERS]
+    verifier = kernel.TokenVerifier(rig.SECRET.encode(), tokens[0].partition(b".")[0] + b".")
+
+    def call() -> None:
+        for token in tokens:
+            verifier.claims(token)
+
+    assert verifier.claims(tokens[0])
+    measure(benchmark, call, CALLS)
+
+
+@pytest.mark.benchmark(group="kernels: derive a reservation id")
+@forms(ext.ids, plain_ids)
+def test_make_reservation_id(benchmark: Any, kernel: Any) -> None:
+    def call() -> None:
+        for user in USERS:
+            kernel.make_reservation_id("bench", user, "click-1")
+
+    measure(benchmark, call, CALLS)
+
+
+@pytest.mark.benchmark(group="kernels: throttle a client")
+@forms(ext.throttle, plain_throttle)
+def test_admit(benchmark: Any, kernel: Any) -> None:
+    throttle = kernel.Throttle(SystemClock(), per_second=1e6, burst=1e6, clients_max=100_000)
+
+    def call() -> None:
+        for user in USERS:
+            throttle.admit(user)
+
+    measure(benchmark, call, CALLS)
+
+
+def written_plainly(answer: Answer) -> bytes:
+    return as_bytes(answer, "8c1d2e3f4a5b-1")
+
+
+def written_by_kernel(answer: Answer) -> bytes:
+    return STRAIGHT.written(head_of(answer.status, answer.headers), answer.location, answer.body)
+
+
+STRAIGHT = make_straight_path()
+
+
+@pytest.mark.benchmark(group="kernels: write an answer")
+@pytest.mark.parametrize("write", [written_by_kernel, written_plainly], ids=["compiled", "plain"])
+def test_written(benchmark: Any, write: Any) -> None:
+    answer = Answer(201, b"x" * 170, PERSONAL, "reserved", "/v1/reservations/bench.AAAA")
+
+    def call() -> None:
+        for _ in range(CALLS):
+            write(answer)
+
+    measure(benchmark, call, CALLS)
