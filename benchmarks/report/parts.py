@@ -52,21 +52,23 @@ def last_line(text: str) -> str:
 
 
 def figures_table(figures: Sequence[Values]) -> Table:
-    """Name, value, unit, target, met or not."""
+    """Name, value, unit, target and whether it is met."""
     return Table(
-        ("", "value", "unit", "target", ""),
+        ("", "value", "unit", "target"),
         [
             (
                 str(each["name"]),
                 number(each["value"]),
                 str(each.get("unit", "")),
-                str(each.get("target") or ""),
-                {True: "met", False: "missed"}.get(each.get("ok", each.get("holds")), ""),
+                f"{each.get('target') or ''}{_MET.get(each.get('ok'), '')}",
             )
             for each in figures
         ],
-        words=frozenset({0, 2, 4}),
+        words=frozenset({0, 2, 3}),
     )
+
+
+_MET: Final[dict[object, str]] = {True: ", [down]met[/]", False: ", [up]missed[/]"}
 
 
 # The side-by-side.

@@ -129,7 +129,7 @@ def scaling_chart(scaling: Values, steps: Sequence[Values]) -> Spec:
         annotations=annotations,
         xaxis=base_axis(
             type="log",
-            range=[-0.1, math.log10(last_n) + 0.02],
+            range=[-0.2, math.log10(last_n) + 0.02],
             tickvals=ticks,
             ticktext=[str(tick) for tick in ticks],
         ),

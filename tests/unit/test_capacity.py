@@ -1,6 +1,8 @@
 """The capacity measurements: an open loop that hides no stall, the knee, the scalability law."""
 
 import asyncio
+import json
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +18,7 @@ from benchmarks.capacity.load import Offer, Target, as_figures, send
 from benchmarks.capacity.openloop import UNSENT, Connection, Plan, Result, build_requests, generate
 from benchmarks.capacity.pacing import due_times
 from benchmarks.capacity.usl import fit, law
+from benchmarks.report import read_run, write_report
 from engine.servers import EmbeddedValkey
 from tests.support.front import Served, serve
 from tests.support.waiting import WAIT_SECONDS_MAX
@@ -312,3 +315,21 @@ async def test_refusals_are_no_goodput(
 
     assert result.outcomes["429"] > 0
     assert result.good == result.outcomes["201"] < result.due
+
+
+def test_quick_sweep_of_a_whole_engine_ends_in_a_report(tmp_path: Path) -> None:
+    cores = os.sched_getaffinity(0)
+
+    found = sweep.measure(tmp_path, quick=True)
+
+    assert os.sched_getaffinity(0) == cores
+    assert len(found["steps"]) == len(sweep.SHARES_QUICK)
+    for measured in (found["saturated"], *found["steps"]):
+        assert measured["invariants"] == {"checked": 11, "hold": 11, "broken": []}
+        assert measured["outcomes"]["201"] > 0
+        assert measured["stored_after_s"] is not None
+        assert set(measured["cpu_us"]) == {"front", "redis", "worker", "postgres"}
+        assert measured["front_rss_max_mib"] > 0
+    (tmp_path / "sweep.json").write_text(json.dumps(found))
+    write_report(read_run(tmp_path), None, tmp_path / "report.html")
+    assert "all invariants held after 3 steps" in (tmp_path / "report.html").read_text("utf-8")
