@@ -96,8 +96,9 @@ class Holders:
                 await asyncio.sleep(SCAN_PAUSE_SECONDS)
 
     def _hear(self, batch: bytes) -> None:
-        self._table.add_batch(batch)
-        self._bound(len(self._table))
+        if not self.too_many:
+            self._table.add_batch(batch)
+            self._bound(len(self._table))
 
     def _bound(self, count: int) -> None:
         if count > self._holders_max:

@@ -174,9 +174,12 @@ class Watch:
                 return self.forget()
 
     async def _refresh(self) -> bool:
+        if self.holders.too_many:
+            await self.holders.stop()
+            return self.forget()
         asked_at = self._clock.monotonic()
         snapshot = await self._inventory.snapshot(self.sale_id)
-        if not _is_live(snapshot) or self.holders.too_many:
+        if not _is_live(snapshot):
             return self.forget()
         epoch = snapshot.epoch
         assert epoch is not None

@@ -366,6 +366,7 @@ async def test_sale_with_more_holders_than_fit_is_left_to_redis(
     await ask(inventory, wish("one-more", "black*1"))
     assert await memory.refresh_once() == 0
     assert told(memory, clock, "gone*1") is None
+    assert await redis.pubsub_shardchannels() == [], "nothing is listened to in vain"
     await memory.stop()
 
 
