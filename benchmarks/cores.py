@@ -57,3 +57,11 @@ def children(pid: int) -> list[int]:
         with suppress(FileNotFoundError):  # The thread has ended meanwhile.
             found += map(int, (thread / "children").read_text().split())
     return found
+
+
+def machine_busy_seconds() -> float:
+    """CPU time that anybody has spent so far, on all cores."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    # user, nice, system, idle, iowait, irq, softirq, steal; guests are counted in user already.
+    busy = [int(ticks) for place, ticks in enumerate(fields[:8]) if place not in (3, 4)]
+    return sum(busy) / TICKS_PER_SECOND

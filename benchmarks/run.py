@@ -120,6 +120,12 @@ def drain(_: Path, say: Say) -> Result:
     )
 
 
+def growth(_: Path, say: Say) -> Result:
+    if find_spec("benchmarks.growth") is None:
+        raise GroupSkipped("there is no benchmarks.growth")
+    return run_json("growth", say)
+
+
 def whole(_: Path, say: Say) -> Result:
     report = run_json("whole", say)
     sold, unpaid = report["units"]["sold"], report["orders"]["awaiting_payment"]
@@ -170,6 +176,7 @@ GROUPS: Final[dict[str, Group]] = {
     "kernels": kernels,
     "redis": redis,
     "drain": drain,
+    "growth": growth,
     "side_by_side": beside,
     "whole": whole,
     **{name: capacity(name) for name in CAPACITY},

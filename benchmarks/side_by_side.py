@@ -54,6 +54,7 @@ LOADS_AT_MOST: Final = {
     "forged": None,
     "foreign": None,
 }
+OTHERS_SHARE_MAX: Final = 0.1
 Say = Callable[[str], None]
 
 
@@ -273,9 +274,21 @@ def legend(result: dict[str, Any]) -> list[str]:
     does = [f"  {found['title']}: {found['does']}" for found in result["servers"].values()]
     return [
         f"{METHOD}. µs are of CPU per request, of all threads; busy is the server's share of its core.",
+        *_noise(result["runs"]),
         "What each does beside HTTP:",
         *does,
         *sentences(result),
+    ]
+
+
+def _noise(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """CPU per request grows when others use the same cores and caches; ratios do less."""
+    shares = sorted(run["others_share"] for run in runs)
+    if not shares or shares[-1] <= OTHERS_SHARE_MAX:
+        return []
+    return [
+        f"NOT A QUIET MACHINE: other programs took {shares[len(shares) // 2]:.0%} of all cores in the "
+        f"middle trial, {shares[-1]:.0%} in the worst. CPU figures are higher than they should be."
     ]
 
 

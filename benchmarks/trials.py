@@ -6,7 +6,10 @@ Each trial has a Redis and a sale of its own, so that nobody pays for what anoth
 import asyncio
 import http.client
 import json
+import os
+import resource
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ from redis import Redis
 from api.tokens import ALGORITHM, TOKEN_SECONDS, Tokens
 from benchmarks import rig
 from benchmarks.contenders import RESERVE_ONE, Contender, Place
-from benchmarks.cores import Cores, cpu_seconds, pin
+from benchmarks.cores import Cores, cpu_seconds, machine_busy_seconds, pin
 from benchmarks.wrk import CONNECTIONS, Requests, WrkResult, run_wrk, write_lines
 from engine.clock import SystemClock
 from engine.config import Durability
@@ -56,6 +59,9 @@ class Count(NamedTuple):
     redis_s: float
     reserved: int
     calls: int
+    generator_s: float = 0.0
+    machine_s: float = 0.0  # everybody's, ours included
+    at_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,7 @@ class Measurement:
     p50_ms: float
     p99_ms: float
     timeouts: int
+    others_share: float  # of all cores, taken by programs that are none of ours
 
 
 def _all_reserved(said: WrkResult, before: Count, after: Count) -> str | None:
@@ -275,7 +282,16 @@ def _count(redis: Redis, sale: str, front_pid: int, redis_pid: int) -> Count:
     reserved: Any = redis.hget(shard_keys(sale).stock, f"{SKU}:reserved")
     commands: Mapping[str, Any] = redis.info("commandstats")
     calls = commands.get("cmdstat_evalsha", {"calls": 0})["calls"]
-    return Count(cpu_seconds(front_pid), cpu_seconds(redis_pid), int(reserved or 0), int(calls))
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)  # wrk, once it has ended
+    return Count(
+        front_s=cpu_seconds(front_pid),
+        redis_s=cpu_seconds(redis_pid),
+        reserved=int(reserved or 0),
+        calls=int(calls),
+        generator_s=ended.ru_utime + ended.ru_stime,
+        machine_s=machine_busy_seconds(),
+        at_s=time.monotonic(),
+    )
 
 
 def _measurement(trial: Trial, said: WrkResult, before: Count, after: Count) -> Measurement:
@@ -293,4 +309,12 @@ def _measurement(trial: Trial, said: WrkResult, before: Count, after: Count) -> 
         p50_ms=said.p50_ms,
         p99_ms=said.p99_ms,
         timeouts=said.timeouts,
+        others_share=others_share(before, after, os.cpu_count() or 1),
     )
+
+
+def others_share(before: Count, after: Count, cores: int) -> float:
+    ours = after.front_s + after.redis_s + after.generator_s
+    ours -= before.front_s + before.redis_s + before.generator_s
+    spent = after.machine_s - before.machine_s - ours
+    return max(0.0, spent / (cores * (after.at_s - before.at_s)))

@@ -14,7 +14,7 @@ from benchmarks.environment import noise_warning
 from benchmarks.figures import Figure, as_table, at_least, at_most, figures_of, number_text
 from benchmarks.run import GroupFailed, GroupSkipped, Run, kernel_figures, notes_of
 from benchmarks.side_by_side import NothingToMeasure, combine, make_figures
-from benchmarks.trials import RESERVE, SOLD_OUT, Count, Measurement
+from benchmarks.trials import RESERVE, SOLD_OUT, Count, Measurement, others_share
 from benchmarks.wrk import WrkResult
 
 
@@ -29,6 +29,7 @@ def measured(trial: str, **values: float) -> Measurement:
         "p50_ms": 1.0,
         "p99_ms": 2.0,
         "timeouts": 0,
+        "others_share": 0.0,
     }
     return Measurement(trial=trial, **(plain | values))
 
@@ -140,6 +141,13 @@ def test_every_answer_must_be_a_reservation_in_redis(
 def test_a_sold_out_sale_must_refuse_everybody() -> None:
     assert SOLD_OUT.check(answers(1000, 1000), NOTHING, NOTHING) is None
     assert SOLD_OUT.check(answers(1000, 999), NOTHING, Count(0.0, 0.0, 1, 1)) is not None
+
+
+def test_what_neither_server_nor_generator_spent_was_others() -> None:
+    before = Count(1.0, 1.0, 0, 0, generator_s=1.0, machine_s=10.0, at_s=100.0)
+    after = Count(3.0, 1.5, 0, 0, generator_s=2.5, machine_s=16.0, at_s=104.0)
+
+    assert others_share(before, after, cores=2) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(
