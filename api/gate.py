@@ -54,9 +54,10 @@ class GateDoors:
         self._tasks: set[asyncio.Task[None]] = set()
         self.straight = StraightPath(
             self,
+            user_until=front.tokens.user_until,
             admit=front.throttle.admit,
             in_flight=front.in_flight,
-            refusal=front.engine.memory.refusal,
+            memory=front.engine.memory,
             now_ms=front.engine.clock.now_ms,
             head=head_of(201, PERSONAL),
             id_prefix=f"{fresh_prefix()}-".encode(),
@@ -88,12 +89,6 @@ class GateDoors:
             await asyncio.wait(self._tasks)
 
     # What the straight path asks.
-
-    def user_until(self, authorization: bytes) -> tuple[str, int] | None:
-        """User and end (s since the Unix epoch) of a token of our own making, else None."""
-        if not authorization.startswith(b"Bearer "):
-            return None
-        return self._front.tokens.user_until(authorization[7:])
 
     def decide(self, request: Request) -> bytes | None:
         """A reserve call that is not straight."""

@@ -44,14 +44,17 @@ class AnyConnections:
         return True
 
 
+class NoMemory:
+    """Watches no sale."""
+
+    watched: Final[dict[str, object]] = {}
+
+    def refusal(self, *_: object) -> None:
+        """Ask Redis."""
+
+
 class Others:
     """What the straight path asks of others when all is well."""
-
-    def __init__(self) -> None:
-        self._tokens = Tokens(rig.SECRET, SystemClock())
-
-    def user_until(self, authorization: bytes) -> tuple[str, int] | None:
-        return self._tokens.user_until(authorization[7:])
 
     def until_text(self, _: bytes) -> bytes:
         return b"2026-11-11T00:15:00Z"
@@ -64,9 +67,10 @@ def make_straight_path(users_max: int = KNOWN_MAX) -> StraightPath:
     clock = SystemClock()
     return StraightPath(
         Others(),
+        user_until=Tokens(rig.SECRET, clock).user_until,
         admit=Throttle(clock, per_second=1e9, burst=1_000_000).admit,
         in_flight=InFlightLimit(1_000_000),
-        refusal=None,
+        memory=NoMemory(),
         now_ms=clock.now_ms,
         head=head_of(201, PERSONAL),
         id_prefix=b"8c1d2e3f4a5b-",

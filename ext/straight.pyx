@@ -21,6 +21,7 @@ cdef enum:
 
 cdef bytes JSON = b"application/json"
 cdef bytes RESERVED = b"RESERVED"
+cdef bytes BEARER = b"Bearer "
 
 
 cdef bint is_fit_key(bytes key) noexcept:
@@ -60,9 +61,12 @@ cdef class SaleDoor:
 
 
 cdef class StraightPath:
-    """Takes reserve calls of one process. `others` answers whatever is not straight:
+    """Takes reserve calls of one process.
 
-    `user_until(authorization) -> (user_id, expires_s) | None`, `decide(request) -> bytes | None`, `refuse(request, sale, outcome) -> bytes`,
+    `user_until(token) -> (user_id, expires_s) | None` verifies a token; `memory` refuses without
+    Redis (see StockMemory). `others` answers whatever is not straight:
+
+    `decide(request) -> bytes | None`, `refuse(request, sale, outcome) -> bytes`,
     `conclude(request, until_s, reply) -> bytes`, `fail(request, error) -> bytes`,
     `until_text(until_s) -> bytes`, `date() -> bytes` (an HTTP date).
     """
@@ -73,6 +77,7 @@ cdef class StraightPath:
     cdef object _try_enter
     cdef object _leave
     cdef object _refusal
+    cdef object _watched
     cdef object _now_ms
     cdef bytes _head
     cdef bytes _id_prefix
@@ -90,14 +95,15 @@ cdef class StraightPath:
     cdef time_t _second
     cdef bytes _date
 
-    def __init__(self, object others, *, object admit, object in_flight, object refusal,
-                 object now_ms, bytes head, bytes id_prefix, int known_max, int users_max):
+    def __init__(self, object others, *, object user_until, object admit, object in_flight,
+                 object memory, object now_ms, bytes head, bytes id_prefix, int known_max, int users_max):
         self._others = others
-        self._user_until = others.user_until
+        self._user_until = user_until
         self._admit = admit
         self._try_enter = in_flight.try_enter
         self._leave = in_flight.leave
-        self._refusal = refusal
+        self._refusal = memory.refusal
+        self._watched = memory.watched
         self._now_ms = now_ms
         self._head = head
         self._id_prefix = id_prefix
@@ -138,15 +144,14 @@ cdef class StraightPath:
                 or request.content_type != JSON or request.idempotency_key is None
                 or not is_fit_key(request.idempotency_key)):
             return self._others.decide(request)
-        cdef object now_ms = self._now_ms()
-        cdef str user_id = self._user_of(request.authorization, now_ms)
+        cdef str user_id = self._user_of(request.authorization)
         if user_id is None or not self._try_enter():
             return self._others.decide(request)
         if self._admit(user_id):
             self._leave()
             return self._others.decide(request)
-        if self._refusal is not None:
-            outcome = self._refusal(door.sale, user_id, wish.items_text, now_ms)
+        if request.name in self._watched:
+            outcome = self._refusal(door.sale, user_id, wish.items_text, self._now_ms())
             if outcome is not None:
                 self._leave()
                 return self._others.refuse(request, door.sale, outcome)
@@ -176,7 +181,7 @@ cdef class StraightPath:
         self._leave()
         request.answer(self._others.fail(request, error))
 
-    cdef str _user_of(self, bytes authorization, double now_ms):
+    cdef str _user_of(self, bytes authorization):
         """Whose token it is; None where that takes more to find out, and once it has expired.
 
         A token is verified once: most buyers come back. Two generations bound how many are known.
@@ -185,14 +190,16 @@ cdef class StraightPath:
         if user is None:
             user = <tuple>self._older_users.get(authorization)
             if user is None:
-                user = self._user_until(authorization)
+                if not authorization.startswith(BEARER):
+                    return None
+                user = self._user_until(authorization[7:])
                 if user is None:
                     return None
             if len(self._users) >= self._users_max:
                 self._older_users = self._users
                 self._users = {}
             self._users[authorization] = user
-        return <str>user[0] if now_ms < 1000 * <double>user[1] else None
+        return <str>user[0] if time(NULL) < <time_t>user[1] else None
 
     cdef bytes _accepted(self, Request request, bytes until_s):
         """201 with the reservation. What api/written.py writes of the same answer, byte by byte."""

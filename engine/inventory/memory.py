@@ -69,7 +69,7 @@ class StockMemory:
         self._refresh_seconds = refresh_seconds
         self._holders_max = holders_max
         self._feed = HoldersFeed(redis)
-        self._watches: dict[str, Watch] = {}
+        self.watched: dict[str, Watch] = {}  # By sale, the same dict all along.
         self._tasks: set[asyncio.Task[None]] = set()
         self._monotonic = clock.monotonic
         self._stopped = False
@@ -79,7 +79,7 @@ class StockMemory:
 
         The answer is that of an instant at most FRESH_SECONDS ago, the window's that of `now_ms`.
         """
-        watch = self._watches.get(sale.sale_id)
+        watch = self.watched.get(sale.sale_id)
         if watch is None:
             return None
         look = watch.look
@@ -95,21 +95,21 @@ class StockMemory:
 
     def learnt(self, sale: AnySale, outcome: Outcome) -> None:
         """Redis refused somebody: the sale is watched from now on. Does no I/O."""
-        watch = self._watches.get(sale.sale_id)
+        watch = self.watched.get(sale.sale_id)
         if watch is not None:
             watch.used = True
-        elif outcome in _REPEATABLE and len(self._watches) < SALES_MAX and not self._stopped:
+        elif outcome in _REPEATABLE and len(self.watched) < SALES_MAX and not self._stopped:
             self._begin(sale.sale_id)
 
     async def refresh_once(self) -> int:
         """One look at every sale that is watched. Returns how many can be answered from memory."""
-        watches = tuple(self._watches.values())
+        watches = tuple(self.watched.values())
         return sum(await asyncio.gather(*(watch.refresh_once() for watch in watches)))
 
     async def stop(self) -> None:
         """Answers nothing from memory any more, and closes. Idempotent."""
         self._stopped = True
-        self._watches.clear()
+        self.watched.clear()
         await self._feed.stop()
         tasks = tuple(self._tasks)
         for task in tasks:
@@ -119,7 +119,7 @@ class StockMemory:
 
     def _begin(self, sale_id: str) -> None:
         holders = Holders(self._redis, self._feed, sale_id, holders_max=self._holders_max)
-        watch = self._watches[sale_id] = Watch(self._inventory, holders, self._clock, sale_id)
+        watch = self.watched[sale_id] = Watch(self._inventory, holders, self._clock, sale_id)
         task = asyncio.create_task(self._follow(watch), name=f"watch {sale_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -137,8 +137,8 @@ class StockMemory:
                 "Sale %s is no longer watched.", watch.sale_id, extra={"action": "watch_failed"}
             )
         finally:
-            if self._watches.get(watch.sale_id) is watch:
-                del self._watches[watch.sale_id]
+            if self.watched.get(watch.sale_id) is watch:
+                del self.watched[watch.sale_id]
             await watch.holders.stop()
 
 
