@@ -70,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Worker.
     worker_name: str = "worker-0"
     drain_batch_max: Positive = 4000  # reservations per statement
+    drain_connections: Positive = 2  # that a backlog is drained over; a third gains nothing on 2 cores
     drain_attempts_max: Positive = 5  # then the dead-letter table
     claim_idle_seconds: Seconds = 15.0  # above the worst batch time
     reap_batch_max: Positive = 1000

@@ -144,6 +144,7 @@ class Recovery:
             self._engine.clock,
             consumer="recover",
             batch_max=settings.drain_batch_max,
+            connections_max=settings.drain_connections,
             attempts_max=1,  # An entry that cannot be stored must not hold up the others.
             claim_idle_seconds=0,
         )

@@ -162,6 +162,7 @@ class Worker:
             self._engine.clock,
             consumer=settings.worker_name,
             batch_max=settings.drain_batch_max,
+            connections_max=settings.drain_connections,
             attempts_max=settings.drain_attempts_max,
             claim_idle_seconds=settings.claim_idle_seconds,
         )
