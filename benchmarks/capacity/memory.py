@@ -12,7 +12,7 @@ import uvloop
 from benchmarks.capacity.alone import run_alone
 from benchmarks.capacity.load import Offer
 from benchmarks.capacity.openloop import OPENING_MAX, raise_open_files_limit
-from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, open_engine, stand
+from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, database, open_engine, stand
 from benchmarks.capacity.step import MIB, intact, run_step
 from benchmarks.capacity.usage import resident_bytes
 from benchmarks.figures import Figure
@@ -32,7 +32,8 @@ Writers = list[asyncio.StreamWriter]
 
 def measure(folder: Path, *, quick: bool = False) -> dict[str, Any]:  # noqa: ARG001  # all groups alike
     raise_open_files_limit()
-    with stand(buyers=BUYERS_QUICK if quick else BUYERS) as under_test:
+    buyers = BUYERS_QUICK if quick else BUYERS
+    with database() as postgres, stand(postgres, buyers=buyers) as under_test:
         return uvloop.run(memory(under_test, quick=quick))
 
 

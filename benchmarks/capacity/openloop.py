@@ -70,7 +70,7 @@ class Result(msgspec.Struct, frozen=True):
     accepted_in_time: int  # 201s answered in the measured seconds, whenever they were due
     accepted_total: int  # 201s, warm-up included
     good: int  # 201s within the plan's good_seconds of being due
-    latency: str  # encoded HdrHistogram, µs: everything that was due; what was given up, so far as it waited
+    latency: str  # encoded HdrHistogram, µs: all that was sent, or was given up after waiting
     accepted_latency: str
     lag: str  # from due to sent, where a connection was free: the generator's own lateness
     cpu_seconds: float
@@ -297,7 +297,9 @@ def summarize(plan: Plan, sender: Sender, began: float, cpu_s: float) -> Result:
             took for due_at, took in zip(dues, log.took[outcome], strict=True) if due_at >= start
         ]
         outcomes[outcome] = len(took)
-        record(latency, took)
+        # What was dropped at once has waited for nothing; a lower bound of zero says nothing.
+        if outcome != UNSENT or plan.patience_seconds > 0:
+            record(latency, took)
         if outcome == ACCEPTED:
             record(accepted_latency, took)
     record(lag, log.lags)

@@ -16,7 +16,7 @@ import uvloop
 
 from benchmarks.capacity.alone import run_alone
 from benchmarks.capacity.load import Offer
-from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, open_engine, stand
+from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, database, open_engine, stand
 from benchmarks.capacity.step import intact, run_step
 from benchmarks.capacity.sweep import flood
 from benchmarks.figures import Figure, at_least
@@ -31,7 +31,8 @@ SHARE_TARGET: Final = 0.8
 
 
 def measure(folder: Path, *, quick: bool = False) -> dict[str, Any]:
-    with stand(buyers=BUYERS_QUICK if quick else BUYERS) as under_test:
+    buyers = BUYERS_QUICK if quick else BUYERS
+    with database() as postgres, stand(postgres, buyers=buyers) as under_test:
         return uvloop.run(overload(under_test, known_knee(folder), quick=quick))
 
 

@@ -14,11 +14,12 @@ from typing import Any, Final
 import uvloop
 
 from benchmarks.capacity.alone import run_alone
-from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, open_engine, stand
+from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, database, open_engine, stand
 from benchmarks.capacity.step import intact, run_step
 from benchmarks.capacity.sweep import flood
 from benchmarks.capacity.usl import fit
 from benchmarks.figures import Figure
+from engine.servers import EmbeddedPostgres
 
 FRONTS: Final = (1, 2, 4)
 FRONTS_QUICK: Final = (1, 2)
@@ -27,7 +28,9 @@ SECONDS: Final = 2.0
 
 
 def measure(folder: Path, *, quick: bool = False) -> dict[str, Any]:  # noqa: ARG001  # all groups alike
-    steps = [measure_fronts(fronts, quick=quick) for fronts in (FRONTS_QUICK if quick else FRONTS)]
+    counts = FRONTS_QUICK if quick else FRONTS
+    with database(shared=True) as postgres:
+        steps = [measure_fronts(postgres, fronts, quick=quick) for fronts in counts]
     found = fit([(step["fronts"], step["accepted_per_s"]) for step in steps])
     figures = [
         Figure(f"front processes: {step['fronts']}", step["accepted_per_s"], "accepted/s")
@@ -43,9 +46,9 @@ def measure(folder: Path, *, quick: bool = False) -> dict[str, Any]:  # noqa: AR
     }
 
 
-def measure_fronts(fronts: int, *, quick: bool) -> dict[str, Any]:
+def measure_fronts(postgres: EmbeddedPostgres, fronts: int, *, quick: bool) -> dict[str, Any]:
     buyers = BUYERS_QUICK if quick else BUYERS
-    with stand(fronts=fronts, buyers=buyers, shared=True) as under_test:
+    with stand(postgres, fronts=fronts, buyers=buyers, shared=True) as under_test:
         return {"fronts": fronts} | uvloop.run(best_of(under_test, quick=quick))
 
 

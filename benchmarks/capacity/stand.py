@@ -4,6 +4,7 @@ Started as operators start it: `doorbuster serve` and `doorbuster work`, default
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+import asyncpg
 import msgspec
 import uvloop
 
@@ -29,11 +31,12 @@ from engine.servers import EmbeddedPostgres, EmbeddedValkey
 from engine.servers.process import ServerProcess
 from engine.servers.valkey import find_valkey
 
-BUYERS: Final = 60_000
+BUYERS: Final = 30_000
 BUYERS_QUICK: Final = 2_000
 START_SECONDS_MAX: Final = 60
 ROOT: Final = Path(__file__).resolve().parents[2]
 COMMAND: Final = (sys.executable, "-m", "api.cli.main")
+_numbers = itertools.count(1)
 HOPS: Final = ("front", "redis", "worker", "postgres")
 
 
@@ -70,33 +73,49 @@ class Stand:
 
 
 @contextmanager
+def database(*, shared: bool = False) -> Iterator[EmbeddedPostgres]:
+    """A Postgres for one stand after another, on the engine's cores; gone afterwards."""
+    with temporary_folder() as folder:
+        postgres = EmbeddedPostgres(folder)
+        try:
+            with on_cores(engine_cores(shared=shared)):
+                postgres.start()
+            yield postgres
+        finally:
+            postgres.stop()
+
+
+def engine_cores(*, shared: bool) -> set[int]:
+    """The engine's cores: its own, or, if `shared`, the generator's too."""
+    own, generator = split_cores()
+    return own | generator if shared else own
+
+
+@contextmanager
 def stand(
+    postgres: EmbeddedPostgres,
     *,
     fronts: int = 1,
     durability: Durability = Durability.STRICT,
     buyers: int = BUYERS,
     shared: bool = False,
 ) -> Iterator[Stand]:
-    """An engine on cores of its own, or, if `shared`, on all of them; gone afterwards."""
-    engine_cores, generator_cores = split_cores()
-    if shared:
-        engine_cores = engine_cores | generator_cores
+    """An engine with a Redis and a database of its own; gone afterwards."""
+    cores, (_, generator_cores) = engine_cores(shared=shared), split_cores()
     with temporary_folder() as folder, contextlib.ExitStack() as stack:
-        with on_cores(engine_cores):
-            redis, postgres = _redis(folder, durability), EmbeddedPostgres(folder)
+        with on_cores(cores):
+            redis = _redis(folder, durability)
             stack.callback(redis.stop)
             redis.start()
-            stack.callback(postgres.stop)
-            postgres.start()
+            postgres_url = uvloop.run(_new_database(postgres))
             settings = Settings(
                 data_dir=str(folder),
                 redis_url=redis.url,
-                postgres_url=postgres.url,
+                postgres_url=postgres_url,
                 secret=SECRET,
                 durability=durability,
                 port=free_port(),
             )
-            uvloop.run(migrate(postgres.url))
             front_pids = [stack.enter_context(_process("serve", settings)) for _ in range(fronts)]
             worker_pid = stack.enter_context(_process("work", settings))
         assert redis.pid is not None
@@ -109,13 +128,23 @@ def stand(
             hops=dict(zip(HOPS, hops, strict=True)),
             tokens_file=_write_tokens(folder, buyers),
             generator_cores=tuple(sorted(generator_cores)),
-            engine_cores=tuple(sorted(engine_cores)),
+            engine_cores=tuple(sorted(cores)),
         )
 
 
 async def open_engine(stand: Stand) -> Engine:
     """An engine of the benchmark's own: it puts sales up and checks them."""
     return await Engine.open(msgspec.structs.replace(stand.settings, postgres_pool_max=2))
+
+
+async def _new_database(postgres: EmbeddedPostgres) -> str:
+    """The URL of a migrated, empty database."""
+    name = f"stand_{next(_numbers)}"
+    connection = await asyncpg.connect(postgres.url)
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    await migrate(postgres.url_of(name))
+    return postgres.url_of(name)
 
 
 def _redis(folder: Path, durability: Durability) -> RedisServer:

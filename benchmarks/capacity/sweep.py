@@ -14,7 +14,7 @@ import uvloop
 
 from benchmarks.capacity.alone import run_alone
 from benchmarks.capacity.load import Offer
-from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, open_engine, stand
+from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, database, open_engine, stand
 from benchmarks.capacity.step import intact, run_step
 from benchmarks.figures import Figure, at_most
 
@@ -26,14 +26,15 @@ SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3)
 SHARES_QUICK: Final = (0.3, 1.3)
 SECONDS: Final = 3.0
 SECONDS_QUICK: Final = 0.5
-FLOOD_RATE: Final = 100_000.0  # Above what a generator process can send: it never rests.
+FLOOD_RATE: Final = 60_000.0  # Above what a generator process can send: it never rests.
 FLOOD_RATE_QUICK: Final = 4_000.0
 FLOOD_CONNECTIONS: Final = 256
 
 
 def measure(folder: Path, *, quick: bool = False) -> dict[str, Any]:  # noqa: ARG001  # all groups alike
-    with stand(buyers=BUYERS_QUICK if quick else BUYERS) as engine_under_test:
-        return uvloop.run(sweep(engine_under_test, quick=quick))
+    buyers = BUYERS_QUICK if quick else BUYERS
+    with database() as postgres, stand(postgres, buyers=buyers) as under_test:
+        return uvloop.run(sweep(under_test, quick=quick))
 
 
 async def sweep(under_test: Stand, *, quick: bool) -> dict[str, Any]:

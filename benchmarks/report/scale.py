@@ -73,6 +73,10 @@ def _scaling_finding(scaling: Values, steps: Sequence[Values]) -> str:
             f"{best['fronts']} processes carried {rate(best['accepted_per_s'])}/s, "
             f"{best['accepted_per_s'] / first['accepted_per_s']:.2f} times what one did."
         )
+    if usl["sigma"] >= 1:
+        return (
+            f"{said} The law does not describe this: it would take σ = {usl['sigma']:.2f}, above 1."
+        )
     return f"{said} The fit says σ = {usl['sigma']:.3f} and κ = {usl['kappa']:.4f}."
 
 

@@ -288,7 +288,8 @@ async def offer_to(served: Served, folder: Path, offer: Offer) -> list[Result]:
     tokens.write_text("\n".join(served.tokens.issue(f"buyer-{n}") for n in range(100)))
     body = '{"items":[{"sku":"phone-black","quantity":1}]}'
     path = "/v1/sales/demo/reservations"
-    target = Target("127.0.0.1", served.port, path, body, tokens, "k", (0,))
+    cores = os.sched_getaffinity(0)
+    target = Target("127.0.0.1", served.port, path, body, tokens, "k", (min(cores),))
     return await send(target, offer, lambda: None, lambda: None)
 
 

@@ -234,6 +234,13 @@ def test_finding_is_computed_from_the_figures() -> None:
     assert "keeps only 50 % of balanced" in said
 
 
+def test_fit_that_cannot_be_is_said_to_be_none() -> None:
+    scaling = groups()["scaling"]
+    scaling["usl"]["sigma"] = 3.84
+    said = section(make_run(scaling=scaling), "scaling").finding
+    assert "does not describe this" in said
+
+
 def test_ratios_are_held_against_our_gate() -> None:
     said = section(make_run(), "side-by-side").finding
     assert said.startswith("Our gate takes 13.4 µs")
