@@ -377,7 +377,7 @@ async def test_no_more_sales_are_watched_than_the_bound(
     await watched(memory)
     for number in range(SALES_MAX + 5):
         memory.learnt(Known(f"sale-{number}", 1, 1), Outcome.SOLD_OUT)
-    assert len(memory._watches) == SALES_MAX
+    assert len(memory.watched) == SALES_MAX
     assert await memory.refresh_once() == 1
 
 
@@ -392,7 +392,7 @@ async def test_outcomes_remembered_per_look_are_bounded(
     await watched(memory)
     assert {told(memory, clock, f"guess-{number}*1") for number in range(10)} == {None}
     assert told(memory, clock) is Outcome.SOLD_OUT
-    look = memory._watches[SALE.sale_id].look
+    look = memory.watched[SALE.sale_id].look
     assert look is not None
     assert len(look._outcomes) == 3
 
@@ -420,7 +420,7 @@ async def test_sale_is_watched_by_itself_and_only_while_it_refuses(
 
     async def forgotten() -> bool:
         clock.advance(seconds=WATCH_SECONDS)
-        return not memory._watches
+        return not memory.watched
 
     await until(forgotten, "nobody was refused for long")
     assert await redis.pubsub_shardchannels() == []
