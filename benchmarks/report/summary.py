@@ -5,7 +5,7 @@ from benchmarks.report.load import BUSY_SHARE_MAX, HOPS, total_us
 from benchmarks.report.parts import failures, figures_of, last_line
 from benchmarks.report.runs import Run
 from benchmarks.report.section import Tile
-from benchmarks.report.words import number, percent, plural, rate
+from benchmarks.report.words import first_upper, number, percent, plural, rate
 
 
 def verdict(run: Run) -> str:
@@ -38,7 +38,7 @@ def remarks(run: Run) -> list[tuple[str, bool]]:
         if not proof.ok
     ]
     said += [
-        (f"{part.replace('_', ' ')} failed: {last_line(why)}", True)
+        (first_upper(f"{part.replace('_', ' ')} failed: {last_line(why)}"), True)
         for group in run.groups.values()
         for part, why in failures(group).items()
     ]

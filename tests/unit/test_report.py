@@ -174,7 +174,7 @@ def test_group_that_was_skipped_says_why() -> None:
 def test_group_that_failed_is_said_first() -> None:
     text = "Traceback (most recent call last):\n  …\nAssertionError: 7 of 9 stored"
     run = make_run(drain={"failed": {"drain": text}})
-    assert remarks(run)[0] == ("drain failed: AssertionError: 7 of 9 stored", True)
+    assert remarks(run)[0] == ("Drain failed: AssertionError: 7 of 9 stored", True)
     assert "Draining into Postgres. It failed: AssertionError: 7 of 9 stored" in page_of(run).text
 
 
@@ -232,6 +232,14 @@ def test_finding_is_computed_from_the_figures() -> None:
     said = section(make_run(durability=durability), "durability").finding
     assert "16,500/s" in said
     assert "keeps only 50 % of balanced" in said
+
+
+def test_strict_that_costs_nothing_is_not_said_to_gain() -> None:
+    durability = groups()["durability"]
+    durability["modes"][0]["saturated"]["accepted_per_s"] = 50_000
+    said = section(make_run(durability=durability), "durability").finding
+    assert "told from noise" in said
+    assert "%" not in said
 
 
 def test_fit_that_cannot_be_is_said_to_be_none() -> None:
