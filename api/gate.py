@@ -13,6 +13,7 @@ from api.front import Front, fresh_prefix
 from api.patience import reading
 from api.problems import Code, Refusal, problem, problem_of
 from api.reservations.decision import (
+    REFUSALS,
     ReserveCall,
     answer_to_refusal,
     answer_to_reply,
@@ -97,6 +98,19 @@ class GateDoors:
     def refuse(self, request: Request, sale: Sale, outcome: Outcome) -> bytes:
         return self._reserved(request, answer_to_refusal(self._engine, sale, outcome))
 
+    def refusal_form(self, sale: Sale, outcome: Outcome) -> tuple[bytes, bytes] | None:
+        """Head and body of a refusal that is always the same; None for one that tells the time."""
+        if outcome is Outcome.NOT_STARTED:
+            return None
+        answer = answer_to_refusal(self._engine, sale, outcome)
+        return head_of(answer.status, answer.headers), answer.body
+
+    def count_refused(self, outcome: Outcome | None, count: int) -> None:
+        if outcome is not None and count:
+            answer = REFUSALS[outcome]
+            self._front.counts.outcomes[answer.label] += count
+            self._front.counts.requests[RESERVE, answer.status] += count
+
     def conclude(self, request: Request, until_s: bytes, reply: bytes) -> bytes:
         said = read_reply(request.reservation_id, until_s, reply)
         sale, items_text = request.sale.sale, request.wish.items_text
@@ -128,6 +142,7 @@ class GateDoors:
         if accepted := self.straight.take_accepted():
             self._front.counts.outcomes["reserved"] += accepted
             self._front.counts.requests[RESERVE, 201] += accepted
+        self.count_refused(*self.straight.take_refused())
 
     def _begin(
         self, request: Request, route: str, answering: Coroutine[Any, Any, Answer]

@@ -67,6 +67,8 @@ cdef class StraightPath:
     Redis (see StockMemory). `others` answers whatever is not straight:
 
     `decide(request) -> bytes | None`, `refuse(request, sale, outcome) -> bytes`,
+    `refusal_form(sale, outcome) -> (head, body) | None` (None: it differs from time to time),
+    `count_refused(outcome, count)`,
     `conclude(request, until_s, reply) -> bytes`, `fail(request, error) -> bytes`,
     `until_text(until_s) -> bytes`, `date() -> bytes` (an HTTP date).
     """
@@ -90,6 +92,9 @@ cdef class StraightPath:
     cdef Py_ssize_t _known_max
     cdef unsigned long long _count
     cdef readonly long accepted
+    cdef long _refusals
+    cdef object _outcome
+    cdef tuple _form
     cdef bytes _until_s
     cdef bytes _until
     cdef time_t _second
@@ -136,6 +141,12 @@ cdef class StraightPath:
         self.accepted = 0
         return accepted
 
+    def take_refused(self):
+        """What was refused from memory since it was asked last: the outcome, and how often."""
+        cdef tuple refused = (self._outcome, self._refusals)
+        self._refusals = 0
+        return refused
+
     def take(self, Request request not None):
         """The answer, or None: it will come."""
         cdef Wish wish = <Wish>self._wishes.get(request.body)
@@ -154,7 +165,7 @@ cdef class StraightPath:
             outcome = self._refusal(door.sale, user_id, wish.items_text, self._now_ms())
             if outcome is not None:
                 self._leave()
-                return self._others.refuse(request, door.sale, outcome)
+                return self._refused(request, door, outcome)
         request.path = self
         request.sale = door
         request.wish = wish
@@ -171,7 +182,7 @@ cdef class StraightPath:
 
     def replied(self, Request request not None, bytes until_s not None, bytes reply not None):
         self._leave()
-        if reply == RESERVED and request.request_id is None and not request.connection._gate.stopping:
+        if reply == RESERVED and request.request_id is None and not self._is_stopping(request):
             self.accepted += 1
             request.answer(self._accepted(request, until_s))
         else:
@@ -253,7 +264,21 @@ cdef class StraightPath:
         return whole
 
 
-    def written(self, bytes head not None, str location not None, bytes body not None):
+    cdef bytes _refused(self, Request request, SaleDoor door, object outcome):
+        """A refusal from memory. Most of a crowd are refused alike, so the last form is kept."""
+        if outcome is not self._outcome:
+            self._others.count_refused(*self.take_refused())
+            self._outcome = outcome
+            self._form = self._others.refusal_form(door.sale, outcome)
+        if self._form is None or request.request_id is not None or self._is_stopping(request):
+            return self._others.refuse(request, door.sale, outcome)
+        self._refusals += 1
+        return self.written(<bytes>self._form[0], "", <bytes>self._form[1])
+
+    cdef bint _is_stopping(self, Request request) noexcept:
+        return request.connection._gate.stopping
+
+    cpdef bytes written(self, bytes head, str location, bytes body):
         """An answer that stays on its connection, of a request without a name of its own.
 
         What api/written.py writes of the same answer, byte by byte.

@@ -48,7 +48,7 @@ OUTCOME_CODES: Final = {
     Outcome.STALE_EPOCH: Code.UNAVAILABLE,
 }
 # Most answers of a rush are refusals, and all of one outcome are alike.
-_REFUSALS: Final = {outcome: problem(code) for outcome, code in OUTCOME_CODES.items()}
+REFUSALS: Final = {outcome: problem(code) for outcome, code in OUTCOME_CODES.items()}
 
 REPLAYED: Final = (*PERSONAL, (istr("Idempotent-Replayed"), "true"))
 
@@ -191,4 +191,4 @@ def answer_to_refusal(engine: Engine, sale: Sale, outcome: Outcome) -> Answer:
     if outcome is Outcome.STALE_EPOCH:
         # The stock is of another generation than the copy we know: read the sale anew.
         engine.directory.forget(sale.sale_id)
-    return _REFUSALS[outcome]
+    return REFUSALS[outcome]
