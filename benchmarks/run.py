@@ -84,7 +84,7 @@ def kernel_figures(benchmarks: Sequence[dict[str, Any]]) -> list[Figure]:
 
 
 def _kernel_figure(each: dict[str, Any], benchmarks: Sequence[dict[str, Any]]) -> Figure:
-    name, value, unit = each["name"].removeprefix("test_"), _median_ns(each), _kernel_unit(each)
+    name, value, unit = each["name"].removeprefix("test_"), _median_ns(each), "ns each"
     plain = [
         other
         for other in benchmarks
@@ -97,12 +97,8 @@ def _kernel_figure(each: dict[str, Any], benchmarks: Sequence[dict[str, Any]]) -
 
 
 def _median_ns(each: dict[str, Any]) -> float:
-    """The median: one pause of the machine spoils a mean."""
+    """The median, of one item where a call handles many: one pause of the machine spoils a mean."""
     return float(each["stats"]["median"]) / float(each["extra_info"].get("lines", 1)) * 1e9
-
-
-def _kernel_unit(each: dict[str, Any]) -> str:
-    return "ns / line" if "lines" in each["extra_info"] else "ns / call"
 
 
 def drain(_: Path, say: Say) -> Result:

@@ -88,6 +88,12 @@ def make_loads() -> list[Trial]:
     ]
 
 
+def in_order(servers: list[Trial], loads: list[Trial]) -> list[Trial]:
+    """The order of a round: what a target compares is measured close together, for others come and
+    go. The gate, then balanced durability, then the peers."""
+    return [servers[0], loads[0], *servers[1:], *loads[1:]]
+
+
 def measure(folder: Path, say: Say = lambda _: None) -> dict[str, Any]:
     """All trials; side_by_side.json in `folder` holds what is known so far, after each of them.
 
@@ -95,7 +101,7 @@ def measure(folder: Path, say: Say = lambda _: None) -> dict[str, Any]:
     """
     if sentence := wrk_missing():
         raise NothingToMeasure(f"{sentence}; {contenders.SETUP}")
-    trials = make_servers() + make_loads()
+    trials = in_order(make_servers(), make_loads())
     skipped = {
         trial.name: sentence
         for trial in trials
