@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.report.load import HOPS, total_us
-from benchmarks.report.parts import figures_of
 from benchmarks.report.runs import Run
 from benchmarks.report.section import Missing, Section, Table
+from benchmarks.report.sweep import HOPS, total_us
+from benchmarks.report.told import figures_of
 from benchmarks.report.words import number, plural, rate
 
 NOISE_SHARE: Final = 0.10  # Runs of an unchanged engine differ by as much on a shared machine.

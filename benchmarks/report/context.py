@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from benchmarks.report.parts import figures_of
 from benchmarks.report.runs import Run
 from benchmarks.report.section import Missing, Section, Table
+from benchmarks.report.told import figures_of
 from benchmarks.report.words import first_upper, listed, number, plural, rate
 
 Values = Mapping[str, Any]

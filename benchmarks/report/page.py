@@ -11,17 +11,15 @@ from typing import Final
 
 from benchmarks.report.compare import compare_section
 from benchmarks.report.context import invariants_section, machine_section
-from benchmarks.report.load import cpu_section, overload_section, sweep_section
-from benchmarks.report.parts import (
-    kernels_section,
-    redis_section,
-    side_by_side_section,
-    told_section,
-)
+from benchmarks.report.overload import overload_section
+from benchmarks.report.parts import kernels_section, redis_section
 from benchmarks.report.runs import ReportFailed, Run
 from benchmarks.report.scale import durability_section, memory_section, scaling_section
 from benchmarks.report.section import Chart, Missing, Section, Table, Tile
+from benchmarks.report.side_by_side import side_by_side_section
 from benchmarks.report.summary import about, remarks, tiles, verdict
+from benchmarks.report.sweep import cpu_section, sweep_section
+from benchmarks.report.told import told_section
 
 HERE: Final = Path(__file__).parent
 INSTALL: Final = (

@@ -14,9 +14,9 @@ from benchmarks.report.drawing import (
     names_axis,
     nice_top,
 )
-from benchmarks.report.load import busy_note
 from benchmarks.report.runs import Run
 from benchmarks.report.section import Chart, Missing, Section, Spec, Table
+from benchmarks.report.sweep import busy_note
 from benchmarks.report.words import number, percent, plural, rate
 
 Values = Mapping[str, Any]

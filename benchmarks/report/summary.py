@@ -1,10 +1,10 @@
 """What stands first: the verdict in one line, what to be careful about, the key figures."""
 
 from benchmarks.report.context import machine_line, mode_of, others_share, proofs, targets
-from benchmarks.report.load import BUSY_SHARE_MAX, HOPS, total_us
-from benchmarks.report.parts import failures, figures_of, last_line
 from benchmarks.report.runs import Run
 from benchmarks.report.section import Tile
+from benchmarks.report.sweep import BUSY_SHARE_MAX, HOPS, total_us
+from benchmarks.report.told import failures, figures_of, last_line
 from benchmarks.report.words import first_upper, number, percent, plural, rate
 
 
