@@ -6,6 +6,7 @@ The gate has no plain form: without it aiohttp serves alone.
 
 try:
     from ext.batch import ReserveBatch
+    from ext.holders import HolderTable
     from ext.ids import make_reservation_id
     from ext.records import split_batch
     from ext.throttle import Throttle
@@ -14,6 +15,7 @@ try:
     COMPILED = True
 except ImportError:
     from ext.plain.batch import ReserveBatch  # type: ignore[assignment]
+    from ext.plain.holders import HolderTable  # type: ignore[assignment]
     from ext.plain.ids import make_reservation_id
     from ext.plain.records import split_batch
     from ext.plain.throttle import Throttle  # type: ignore[assignment]
@@ -21,4 +23,12 @@ except ImportError:
 
     COMPILED = False
 
-__all__ = ["COMPILED", "ReserveBatch", "Throttle", "TokenVerifier", "make_reservation_id", "split_batch"]
+__all__ = [
+    "COMPILED",
+    "HolderTable",
+    "ReserveBatch",
+    "Throttle",
+    "TokenVerifier",
+    "make_reservation_id",
+    "split_batch",
+]

@@ -12,11 +12,7 @@ from redis.asyncio import Redis
 from engine.connections import redis_errors
 from engine.inventory.holders_feed import HoldersFeed, Listener
 from engine.keys import shard_keys
-
-try:
-    from ext.holders import HolderTable
-except ImportError:  # ext/ is not compiled
-    from ext.plain.holders import HolderTable  # type: ignore[assignment]
+from ext import HolderTable
 
 HOLDERS_MAX: Final = 4_000_000  # Of one sale: 64 to 96 MiB. Beyond it Redis is asked.
 SCAN_COUNT: Final = 1000  # Records per HSCAN: about 0.4 ms of Redis.
