@@ -25,6 +25,7 @@ cdef class GateConnection:
     cdef bint _paused_writing
     cdef bint _ended
     cdef bint _answered_once
+    cdef bint _farewell  # The last answer said so.
     cdef double _since
 
     # What the parser found in the head it read last.
@@ -50,6 +51,8 @@ cdef class GateConnection:
     cdef int _serve(self, Request request) except -1
     cdef int _flush(self) except -1
     cdef int _settle(self) except -1
+    cdef bint _is_over(self) noexcept
+    cdef bint _has_more(self) noexcept
     cdef int _turn_cold(self, bytes data) except -2
     cdef int _hand_over(self, bytes data) except -1
     cdef int _pause_reading(self) except -1

@@ -8,7 +8,7 @@ stays there. So the gate itself never refuses a request, and knows no error of H
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII
-from libc.string cimport memcmp
+from libc.string cimport memchr, memcmp
 
 cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char*, const char*, size_t)
@@ -27,6 +27,7 @@ cdef enum:
     HEAD_MAX = 8190  # Bytes; as much as aiohttp takes in a single header.
     HEADERS_MAX = 64
     PIPELINE_MAX = 32  # Requests of one connection in work; its further bytes wait.
+    PIPELINE_GO_ON = 16  # Then they are taken up: one by one, each would copy the bytes behind it.
     NAME_MAX = 128
     MORE = 0  # Bytes taken: none, the rest of the request is to come.
     GONE = -1  # The connection was handed over.
@@ -65,6 +66,17 @@ cdef int kind_of(const char* data, Py_ssize_t length) noexcept:
         elif memcmp(data, starts[i], length) == 0:
             open_ = True
     return UNDECIDED if open_ else COLD
+
+
+cdef bint has_bare_line_feed(const char* text, Py_ssize_t length) noexcept:
+    """Whether a line ends without a carriage return: such a head may never end as we wait for it."""
+    cdef const char* at = <const char*>memchr(text, 10, length)
+    while at != NULL:
+        if at == text or at[-1] != 13:
+            return True
+        at += 1
+        at = <const char*>memchr(at, 10, length - (at - text))
+    return False
 
 
 cdef bint is_sale_id(const char* text, Py_ssize_t length) noexcept:
@@ -130,15 +142,27 @@ cdef class Request:
 
     def replied(self, bytes until_s, bytes reply):
         """The inventory's reply (see ReserveBatch)."""
-        self.path.replied(self, until_s, reply)
+        try:
+            self.path.replied(self, until_s, reply)
+        except BaseException:
+            self.connection.abort()  # Whoever waits for an answer that will not come must be told.
+            raise
 
     def failed(self, error):
         """The script call failed (see ReserveBatch)."""
-        self.path.failed(self, error)
+        try:
+            self.path.failed(self, error)
+        except BaseException:
+            self.connection.abort()
+            raise
 
     def is_last(self):
-        """Whether no other request of its connection follows it so far."""
-        return self.following is None and self.connection._rest is None
+        """Whether it is the last that its connection takes. While the gate stops, True is a promise."""
+        cdef GateConnection connection = self.connection
+        if self.following is not None or connection._has_more():
+            return False
+        connection._farewell = connection._gate.stopping
+        return True
 
 
 cdef class GateConnection:
@@ -158,7 +182,7 @@ cdef class GateConnection:
         self._parser = self._gate._make_parser(self)
 
     def data_received(self, bytes data not None):
-        if self._transport is None:
+        if self._transport is None or self._farewell:
             return
         if self._rest is not None:
             data = self._rest + data
@@ -288,6 +312,9 @@ cdef class GateConnection:
         elif length == 17:
             if strncasecmp(n, b"transfer-encoding", 17) == 0:
                 self._odd = True
+        elif length == 18:
+            if strncasecmp(n, b"sec-websocket-key1", 18) == 0:
+                self._odd = True
 
     def on_headers_complete(self):
         self._head_read = True
@@ -309,7 +336,7 @@ cdef class GateConnection:
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         self._in_pump = True
         try:
-            while at < size and self._transport is not None:
+            while at < size and self._transport is not None and not self._farewell:
                 if self._pending >= PIPELINE_MAX or self._paused_writing:
                     self._pause_reading()
                     break
@@ -342,6 +369,8 @@ cdef class GateConnection:
             kind = kind_of(start, size)
             end = <const char*>memmem(start, size, b"\r\n\r\n", 4)
             if kind == COLD or (end == NULL and size > HEAD_MAX) or end - start > HEAD_MAX:
+                return self._turn_cold(data[at:])
+            if end == NULL and has_bare_line_feed(start, size):
                 return self._turn_cold(data[at:])
             if end == NULL:
                 return MORE
@@ -472,9 +501,9 @@ cdef class GateConnection:
     cdef int _settle(self) except -1:
         """Takes up what had to wait until answers were out."""
         cdef bytes data = self._rest
-        if self._transport is None or self._paused_writing or self._pending >= PIPELINE_MAX:
+        if self._transport is None or self._paused_writing or self._pending > PIPELINE_GO_ON:
             return 0
-        if self._first is None and self._answered_once and (self._gate.stopping or self._ended):
+        if self._first is None and self._is_over():
             self._rest = None
             self._transport.close()
         elif self._cold:
@@ -487,6 +516,18 @@ cdef class GateConnection:
                 self._rest = None
                 self._pump(data)
         return 0
+
+    cdef bint _is_over(self) noexcept:
+        """Whether nothing more will be taken, once all is answered that was."""
+        if not self._answered_once:
+            return False
+        if self._gate.stopping:
+            return self._farewell or not self._has_more()
+        return self._ended and not self._cold and not self._has_more()
+
+    cdef bint _has_more(self) noexcept:
+        """Whether bytes wait that this side may serve. Half a request does not count."""
+        return self._rest is not None and self._paused_reading and not self._cold
 
     cdef int _turn_cold(self, bytes data) except -2:
         """Hands over as soon as the requests before are answered. Returns GONE."""
