@@ -98,6 +98,13 @@ def caption(text: str, *, y: float = 1.0, x: float = 0.0) -> Spec:
     )
 
 
+def axis_name(text: str, *, yshift: float = -26) -> Spec:
+    """What the horizontal axis counts, below its right end."""
+    return label(
+        text, xref="paper", yref="paper", x=1, y=0, yshift=yshift, xanchor="right", yanchor="top"
+    )
+
+
 def line(x0: Any, x1: Any, y0: Any, y1: Any, *, color: str = "$ink-3", **more: Any) -> Spec:
     base = {"type": "line", "x0": x0, "x1": x1, "y0": y0, "y1": y1, "layer": "below"}
     return base | {"line": {"color": color, "width": 1, "dash": "dot"}} | more

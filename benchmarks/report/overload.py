@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from benchmarks.report.drawing import (
     axis,
+    axis_name,
     base_axis,
     caption,
     end_labels,
@@ -96,9 +97,8 @@ def overload_chart(overload: Mapping[str, Any], steps: Sequence[Step], *, narrow
             f"{percent(target)} of the peak", color="$ink-3", xref="paper", x=1, yref="y",
             y=peak * target, xanchor="right", yanchor="top",
         ),
-        label(
-            f"times the {overload.get('base_is', 'knee')} offered ({rate(overload['base_per_s'])}/s)",
-            xref="paper", yref="paper", x=1, y=0, yshift=-24, xanchor="right", yanchor="top",
+        axis_name(
+            f"times the {overload.get('base_is', 'knee')} offered ({rate(overload['base_per_s'])}/s)"
         ),
         *_goodput_labels(steps, narrow=narrow),
         *_outcome_labels(shares, (height - top - bottom) * 0.4, narrow=narrow),

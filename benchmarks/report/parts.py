@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from benchmarks.report.drawing import axis, base_axis, caption, figure, label, log_axis
+from benchmarks.report.drawing import axis, axis_name, base_axis, caption, figure, label, log_axis
 from benchmarks.report.runs import Group, Run
 from benchmarks.report.section import Chart, Missing, Section, Spec
 from benchmarks.report.told import Values, figures_of, figures_table, why_missing
@@ -212,8 +212,7 @@ def batch_chart(points: Sequence[tuple[int, float]]) -> Spec:
     ]  # fmt: skip
     annotations = [
         caption("Server µs per reservation"),
-        label("reservations in a call", xref="paper", yref="paper", x=1, y=0, yshift=-26,
-              xanchor="right", yanchor="top"),
+        axis_name("reservations in a call"),
         *[
             label(number(value), color="$redis", x=math.log10(batch), y=math.log10(value),
                   xanchor="left", yanchor="bottom", xshift=3, yshift=4)

@@ -1,11 +1,12 @@
 """The sections on size: scaling over processes, durability modes, memory."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from benchmarks.report.drawing import (
     axis,
+    axis_name,
     base_axis,
     caption,
     end_labels,
@@ -85,20 +86,48 @@ def _scaling_finding(scaling: Values, steps: Sequence[Values]) -> str:
 def scaling_chart(scaling: Values, steps: Sequence[Values]) -> Spec:
     height, right, left, top, bottom = 330, 58, 42, 44, 50
     usl = scaling["usl"]
-    most = max(step["fronts"] for step in steps)
-    last_n = max(2 * most, 4)
-    top_value = nice_top(max(step["accepted_per_s"] for step in steps) * 1.3)
+    last_n = max(2 * max(step["fronts"] for step in steps), 4)
+    most = max(step["accepted_per_s"] for step in steps)
+    top_value = nice_top(max(most * 1.3, usl["lambda_"]))
     grid = [last_n ** (at / 60) for at in range(61)]
-    fitted = [_law(n, usl) for n in grid]
     linear = [n for n in grid if usl["lambda_"] * n <= top_value]
-    traces: list[Spec] = [
+    ticks = sorted({step["fronts"] for step in steps} | {last_n})
+    return figure(
+        _scaling_lines(usl, steps, grid, linear),
+        height=height,
+        margin=(left, right, top, bottom),
+        annotations=[
+            caption("Accepted reservations/s"),
+            *map(_scaling_label, steps),
+            label("linear", color="$ink-3", x=math.log10(linear[-1]), y=usl["lambda_"] * linear[-1],
+                  xanchor="left", yanchor="top", xshift=6),
+            *end_labels(
+                [("fit", "$p90")], [min(_law(last_n, usl), top_value)], span=(0, top_value),
+                pixels=height - top - bottom, x=1, xref="paper", xshift=6,
+            ),
+            axis_name("front processes"),
+        ],
+        xaxis=base_axis(
+            type="log",
+            range=[-0.2, math.log10(last_n) + 0.02],
+            tickvals=ticks,
+            ticktext=[str(tick) for tick in ticks],
+        ),
+        yaxis=axis(range=[0, top_value], nticks=5, tickformat="~s"),
+    )  # fmt: skip
+
+
+def _scaling_lines(
+    usl: Values, steps: Sequence[Values], grid: Sequence[float], linear: Sequence[float]
+) -> list[Spec]:
+    return [
         {
             "type": "scatter", "mode": "lines", "hoverinfo": "skip",
-            "x": linear, "y": [usl["lambda_"] * n for n in linear],
+            "x": list(linear), "y": [usl["lambda_"] * n for n in linear],
             "line": {"color": "$ink-3", "width": 1, "dash": "dot"},
         },
         {
-            "type": "scatter", "mode": "lines", "x": grid, "y": fitted,
+            "type": "scatter", "mode": "lines", "x": list(grid), "y": [_law(n, usl) for n in grid],
             "line": {"color": "$p90", "width": 2, "dash": "dash"},
             "hovertemplate": "fit: %{y:,.0f}/s<extra></extra>",
         },
@@ -109,37 +138,17 @@ def scaling_chart(scaling: Values, steps: Sequence[Values]) -> Spec:
             "hovertemplate": "%{x} processes: %{y:,.0f}/s<extra></extra>",
         },
     ]  # fmt: skip
-    annotations = [
-        caption("Accepted reservations/s"),
-        *[
-            label(
-                f"<b>{rate(step['accepted_per_s'])}</b>", color="$front",
-                x=math.log10(step["fronts"]), y=step["accepted_per_s"], yanchor="top", yshift=-9, bgcolor="$card@0.8",
-            )
-            for step in steps
-        ],
-        label("linear", color="$ink-3", x=math.log10(linear[-1]), y=usl["lambda_"] * linear[-1],
-              xanchor="left", yanchor="top", xshift=6),
-        *end_labels(
-            [("fit", "$p90")], [min(fitted[-1], top_value)], span=(0, top_value),
-            pixels=height - top - bottom, x=1, xref="paper", xshift=6,
-        ),
-        label("front processes", xref="paper", yref="paper", x=1, y=0, yshift=-26,
-              xanchor="right", yanchor="top"),
-    ]  # fmt: skip
-    ticks = sorted({step["fronts"] for step in steps} | {last_n})
-    return figure(
-        traces,
-        height=height,
-        margin=(left, right, top, bottom),
-        annotations=annotations,
-        xaxis=base_axis(
-            type="log",
-            range=[-0.2, math.log10(last_n) + 0.02],
-            tickvals=ticks,
-            ticktext=[str(tick) for tick in ticks],
-        ),
-        yaxis=axis(range=[0, top_value], nticks=5, tickformat="~s"),
+
+
+def _scaling_label(step: Values) -> Spec:
+    return label(
+        f"<b>{rate(step['accepted_per_s'])}</b>",
+        color="$front",
+        x=math.log10(step["fronts"]),
+        y=step["accepted_per_s"],
+        yanchor="top",
+        yshift=-9,
+        bgcolor="$card@0.8",
     )
 
 
@@ -222,56 +231,78 @@ def _durability_finding(modes: Sequence[Values]) -> str:
 
 
 def durability_chart(modes: Sequence[Values]) -> Spec:
-    panels = [
-        (
-            "Accepted/s at saturation",
-            [m["saturated"]["accepted_per_s"] for m in modes],
-            "$front",
-            rate,
-        ),
-        ("p99 at half of it, ms", [m["half"]["latency_ms"]["p99"] for m in modes], "$p90", number),
-        (
-            "Redis CPU µs per reservation",
-            [m["saturated"]["cpu_us"]["redis"] or 0 for m in modes],
-            "$redis",
-            number,
-        ),
-    ]
+    panels = _durability_panels(modes)
+    names = [mode["mode"] for mode in modes]
     bars_px, gap_px = 26 * len(modes), 42
     plot_px = bars_px * len(panels) + gap_px * (len(panels) - 1)
     traces: list[Spec] = []
     annotations: list[Spec] = []
     layout: Spec = {}
-    for at, (title, values, color, words) in enumerate(panels):
+    for at, panel in enumerate(panels):
         suffix = "" if at == 0 else str(at + 1)
         high = 1 - at * (bars_px + gap_px) / plot_px
-        low = max(0.0, high - bars_px / plot_px)
-        traces.append(_bar([m["mode"] for m in modes], values, color, suffix))
+        traces.append(_bar(names, panel.values, panel.color, suffix))
+        annotations += _panel_words(panel, names, suffix, high)
         layout[f"xaxis{suffix}"] = axis(
-            range=[0, (max(values) or 1) * 1.28], anchor=f"y{suffix}", showgrid=False,
+            range=[0, (max(panel.values) or 1) * 1.28], anchor=f"y{suffix}", showgrid=False,
             showticklabels=False,
         )  # fmt: skip
         layout[f"yaxis{suffix}"] = names_axis(
-            domain=[low, high], anchor=f"x{suffix}", autorange="reversed"
+            domain=[max(0.0, high - bars_px / plot_px), high],
+            anchor=f"x{suffix}",
+            autorange="reversed",
         )
-        annotations.append(caption(title, y=high) | {"yshift": 3})
-        annotations += [
-            label(
-                words(value), color="$ink", x=value, y=m["mode"], xref=f"x{suffix}",
-                yref=f"y{suffix}", xanchor="left", xshift=6,
-            )
-            for m, value in zip(modes, values, strict=True)
-        ]  # fmt: skip
-    top, bottom, left, right = 34, 6, 84, 14
-    height = plot_px + top + bottom
+    height = plot_px + 40
     return figure(
-        traces,
-        height=height,
-        margin=(left, right, top, bottom),
-        bargap=0.3,
-        annotations=annotations,
-        **layout,
+        traces, height=height, margin=(84, 14, 34, 6), bargap=0.3, annotations=annotations, **layout
     )
+
+
+class Panel(NamedTuple):
+    """One figure of each mode."""
+
+    title: str
+    values: Sequence[float]
+    color: str
+    words: Callable[[float], str]
+
+
+def _durability_panels(modes: Sequence[Values]) -> list[Panel]:
+    saturated = [mode["saturated"] for mode in modes]
+    return [
+        Panel("Accepted/s at saturation", [s["accepted_per_s"] for s in saturated], "$front", rate),
+        Panel(
+            "p99 at half of it, ms",
+            [mode["half"]["latency_ms"]["p99"] for mode in modes],
+            "$p90",
+            number,
+        ),
+        Panel(
+            "Redis CPU µs per reservation",
+            [s["cpu_us"]["redis"] or 0 for s in saturated],
+            "$redis",
+            number,
+        ),
+    ]
+
+
+def _panel_words(panel: Panel, names: Sequence[str], suffix: str, high: float) -> list[Spec]:
+    return [
+        caption(panel.title, y=high) | {"yshift": 3},
+        *[
+            label(
+                panel.words(value),
+                color="$ink",
+                x=value,
+                y=name,
+                xref=f"x{suffix}",
+                yref=f"y{suffix}",
+                xanchor="left",
+                xshift=6,
+            )
+            for name, value in zip(names, panel.values, strict=True)
+        ],
+    ]
 
 
 def _bar(names: Sequence[str], values: Sequence[float], color: str, suffix: str) -> Spec:
@@ -376,8 +407,7 @@ def memory_chart(idle: Sequence[Values]) -> Spec:
                   yanchor="bottom", yshift=3)
             for name, each in zip(names, idle, strict=True)
         ],
-        label("idle connections", xref="paper", yref="paper", x=1, y=0, yshift=-26,
-              xanchor="right", yanchor="top"),
+        axis_name("idle connections"),
     ]  # fmt: skip
     return figure(
         traces,

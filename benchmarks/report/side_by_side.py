@@ -110,7 +110,6 @@ def side_by_side_chart(
 ) -> Spec:
     """Bars of CPU. `beside` is what they are held against, if it is not one of them."""
     ours = beside or reference(rows)
-    mine = _front_us(ours) or math.nan
     names = [_name(row) for row in rows]
     fronts = [_front_us(row) or 0.0 for row in rows]
     redis = [float(row.get("redis_us") or 0.0) for row in rows]
@@ -124,30 +123,12 @@ def side_by_side_chart(
             positions, redis, ["$redis" if mine_too else "$redis@0.45" for mine_too in own], "Redis"
         ),
     ]
-    annotations = [
-        caption(
-            (f"{title}<br>" if title else "")
-            + "CPU µs per request: server, then <span style='color:$redis'>Redis</span>"
-        ),
-        *[
-            label(
-                f"<b>{number(front)}</b>"
-                + (f" + {number(behind)}" if behind else "")
-                + ("" if row is ours else f"   {_times(front, mine)}"),
-                color="$ink" if own[at] else "$ink-2",
-                x=front + behind, y=at, xanchor="left", xshift=8,
-            )
-            for at, (row, front, behind) in enumerate(zip(rows, fronts, redis, strict=True))
-        ],
-    ]  # fmt: skip
-    if narrow:
-        annotations += [
-            label(
-                _cut(name), x=0, xref="x", y=at, xanchor="left", yanchor="bottom", yshift=10,
-                color="$ink-2",
-            )
-            for at, name in enumerate(names)
-        ]  # fmt: skip
+    labels = [_cost_label(row, at, ours, own=own[at]) for at, row in enumerate(rows)]
+    upright = [_name_label(name, at) for at, name in enumerate(names)] if narrow else []
+    heading = caption(
+        (f"{title}<br>" if title else "")
+        + "CPU µs per request: server, then <span style='color:$redis'>Redis</span>"
+    )
     bar_px = 50 if narrow else BAR_PX
     return figure(
         traces,
@@ -155,7 +136,7 @@ def side_by_side_chart(
         margin=(6 if narrow else _room(names), 8, 62 if title else 44, 20),
         barmode="stack",
         bargap=0.62 if narrow else 0.36,
-        annotations=annotations,
+        annotations=[heading, *labels, *upright],
         xaxis=axis(
             range=[0, most * (1.8 if narrow else 1.22)], showticklabels=False, showgrid=False
         ),
@@ -166,6 +147,21 @@ def side_by_side_chart(
             range=[len(rows) - 0.5, -0.75 if narrow else -0.5],
         ),
     )
+
+
+def _cost_label(row: Values, at: int, ours: Values, *, own: bool) -> Spec:
+    """What it costs, Redis behind it, and how many times ours."""
+    front, behind = _front_us(row) or 0.0, float(row.get("redis_us") or 0.0)
+    text = f"<b>{number(front)}</b>" + (f" + {number(behind)}" if behind else "")
+    if row is not ours:
+        text += f"   {_times(front, _front_us(ours) or math.nan)}"
+    color = "$ink" if own else "$ink-2"
+    return label(text, color=color, x=front + behind, y=at, xanchor="left", xshift=8)
+
+
+def _name_label(name: str, at: int) -> Spec:
+    """The name above its bar, where there is no room beside it."""
+    return label(_cut(name), x=0, xref="x", y=at, xanchor="left", yanchor="bottom", yshift=10)
 
 
 def _room(names: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from benchmarks.report.drawing import (
     axis,
+    axis_name,
     base_axis,
     caption,
     end_labels,
@@ -96,19 +97,53 @@ def _sweep_notes(sweep: Mapping[str, Any], steps: Sequence[Step]) -> list[str]:
     return notes + busy_note(steps)
 
 
+LATENCY_DOMAIN: Final = (0.40, 1.0)
+ACCEPTED_DOMAIN: Final = (0.0, 0.26)
+
+
 def sweep_curve(steps: Sequence[Step], knee: Step | None, *, narrow: bool) -> Spec:
     height, right, left, top, bottom = (520, 50, 42, 58, 46) if narrow else (560, 72, 62, 52, 50)
-    low, high = _latency_span(steps)
+    span = _latency_span(steps)
     x_max = steps[-1]["offered_per_s"]
-    latency_domain, accepted_domain = (0.40, 1.0), (0.0, 0.26)
-    pixels = (height - top - bottom) * (latency_domain[1] - latency_domain[0])
-    traces = [_percentile_line(steps, name) for name in PERCENTILES]
-    traces += _accepted_lines(steps, x_max)
-    last = steps[-1]
-    annotations = end_labels(
+    pixels = (height - top - bottom) * (LATENCY_DOMAIN[1] - LATENCY_DOMAIN[0])
+    return figure(
+        [
+            *[_percentile_line(steps, name) for name in PERCENTILES],
+            *_accepted_lines(steps, x_max),
+        ],
+        height=height,
+        margin=(left, right, top, bottom),
+        annotations=[
+            *_percentile_names(steps[-1], span, pixels),
+            *_sweep_captions(),
+            *_knee_label(knee, x_max, narrow=narrow),
+        ],
+        shapes=_sweep_lines(knee),
+        **_sweep_axes(steps, span, 4 if narrow else 7),
+    )
+
+
+def _sweep_axes(steps: Sequence[Step], span: tuple[float, float], tick_count: int) -> Spec:
+    x_max = steps[-1]["offered_per_s"]
+    accepted_top = nice_top(max(step["accepted_per_s"] for step in steps))
+    ticks = _ticks(x_max, tick_count)
+    x_axis = {"range": [0, x_max * 1.02], "tickvals": ticks, "ticktext": [short(t) for t in ticks]}
+    return {
+        "xaxis": base_axis(anchor="y", **x_axis, showticklabels=False),
+        "xaxis2": base_axis(anchor="y2", matches="x", **x_axis),
+        "yaxis": log_axis(*span, domain=list(LATENCY_DOMAIN), anchor="x"),
+        "yaxis2": axis(
+            domain=list(ACCEPTED_DOMAIN), range=[0, accepted_top], anchor="x2", nticks=4,
+            tickformat="~s",
+        ),
+    }  # fmt: skip
+
+
+def _percentile_names(last: Step, span: tuple[float, float], pixels: float) -> list[Spec]:
+    return end_labels(
         [(title, f"${name}") for name, title in PERCENTILES.items()],
-        [max(low, last["latency_ms"][name]) for name in PERCENTILES],
-        span=(low, high),
+        [max(span[0], last["latency_ms"][name]) for name in PERCENTILES],
+        span=span,
         pixels=pixels,
         log=True,
         x=1.0,
@@ -116,40 +151,26 @@ def sweep_curve(steps: Sequence[Step], knee: Step | None, *, narrow: bool) -> Sp
         xshift=8,
         yref="y",
     )
-    annotations += [
+
+
+def _sweep_captions() -> list[Spec]:
+    return [
         caption("Latency from the time due, ms", y=1.0),
-        caption("Accepted reservations/s", y=accepted_domain[1]),
-        label(
-            "requests offered per second", xref="paper", yref="paper", x=1, y=0, yshift=-26,
-            xanchor="right", yanchor="top",
-        ),
+        caption("Accepted reservations/s", y=ACCEPTED_DOMAIN[1]),
+        axis_name("requests offered per second"),
         label(
             f"{P99_MS_MAX:g} ms", color="$ink-3", xref="paper", x=0, yref="y",
             y=math.log10(P99_MS_MAX), xanchor="left", yanchor="bottom", xshift=2, bgcolor="$card",
         ),
-        *_knee_label(knee, x_max, narrow=narrow),
     ]  # fmt: skip
+
+
+def _sweep_lines(knee: Step | None) -> list[Spec]:
     shapes = [line(0, 1, P99_MS_MAX, P99_MS_MAX, xref="paper", yref="y")]
     if knee:
         at = knee["offered_per_s"]
         shapes.append(line(at, at, 0, 1, yref="paper", color="$accent"))
-    accepted_top = nice_top(max(step["accepted_per_s"] for step in steps))
-    ticks = _ticks(x_max, 4 if narrow else 7)
-    x_axis = {"range": [0, x_max * 1.02], "tickvals": ticks, "ticktext": [short(t) for t in ticks]}
-    return figure(
-        traces,
-        height=height,
-        margin=(left, right, top, bottom),
-        annotations=annotations,
-        shapes=shapes,
-        xaxis=base_axis(anchor="y", **x_axis, showticklabels=False),
-        xaxis2=base_axis(anchor="y2", matches="x", **x_axis),
-        yaxis=log_axis(low, high, domain=list(latency_domain), anchor="x"),
-        yaxis2=axis(
-            domain=list(accepted_domain), range=[0, accepted_top], anchor="x2", nticks=4,
-            tickformat="~s",
-        ),
-    )  # fmt: skip
+    return shapes
 
 
 def _latency_span(steps: Sequence[Step]) -> tuple[float, float]:
@@ -302,10 +323,7 @@ def cpu_bars(steps: Sequence[Step], *, narrow: bool) -> Spec:
     )
     annotations += [
         caption("CPU µs per accepted reservation"),
-        label(
-            "requests offered per second", xref="paper", yref="paper", x=1, y=0, yshift=-26,
-            xanchor="right", yanchor="top",
-        ),
+        axis_name("requests offered per second"),
         *_totals(steps, narrow=narrow),
     ]  # fmt: skip
     return figure(

@@ -249,6 +249,12 @@ def test_fit_that_cannot_be_is_said_to_be_none() -> None:
     assert "does not describe this" in said
 
 
+def test_fit_above_all_points_is_still_drawn() -> None:
+    scaling = groups()["scaling"]
+    scaling["usl"]["lambda_"] = 500_000.0
+    assert "scaling-0" in page_of(make_run(scaling=scaling)).charts
+
+
 def test_ratios_are_held_against_our_gate() -> None:
     said = section(make_run(), "side-by-side").finding
     assert said.startswith("Our gate takes 13.4 µs")
