@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from api.answers import PERSONAL, Answer, time_text
+from api.answers import JSON, PERSONAL, Answer, time_text
 from api.connection import ConnectionGuards
 from api.front import Front, fresh_prefix
 from api.patience import reading
@@ -25,7 +25,7 @@ from api.reservations.handlers import reservation_shown
 from api.routing import answered
 from api.sales.handlers import sale_shown
 from api.written import as_bytes, head_of, http_date
-from engine.errors import DoorbusterError
+from engine.errors import DoorbusterError, Overloaded, Unavailable
 from engine.inventory.inventory import read_reply
 from engine.model import Outcome
 from engine.sales import Sale
@@ -39,6 +39,7 @@ SALE_KNOWN_SECONDS: Final = (
     0.5  # Then the directory, which is a second old at most, is asked again.
 )
 
+OVERLOADED: Final = problem(Code.OVERLOADED)
 SALE: Final = int(Kind.SHOW_SALE)
 RESERVE: Final = "POST /v1/sales/{sale}/reservations"
 SHOW_SALE: Final = "GET /v1/sales/{sale}"
@@ -92,8 +93,14 @@ class GateDoors:
     # What the straight path asks.
 
     def decide(self, request: Request) -> bytes | None:
-        """A reserve call that is not straight."""
+        """A reserve call that is not straight. Those after it may be: a crowd wants the same."""
+        self._learn(request)
         return self._begin(request, RESERVE, self._reserve(request))
+
+    def shed(self, request: Request) -> bytes:
+        """Too many are in work: refused before anything is looked at."""
+        self._front.counts.shed["in_flight"] += 1
+        return self._written(request, RESERVE, OVERLOADED)
 
     def refuse(self, request: Request, sale: Sale, outcome: Outcome) -> bytes:
         return self._reserved(request, answer_to_refusal(self._engine, sale, outcome))
@@ -115,7 +122,7 @@ class GateDoors:
         said = read_reply(request.reservation_id, until_s, reply)
         sale, items_text = request.sale.sale, request.wish.items_text
         if reply == Outcome.STALE_EPOCH.encode():
-            self.straight.forget_sales()
+            self.straight.forget_sale(sale.sale_id)
         return self._reserved(request, answer_to_reply(self._engine, sale, items_text, said))
 
     def fail(self, request: Request, error: DoorbusterError) -> bytes:
@@ -131,11 +138,22 @@ class GateDoors:
 
     # What has to be done aside.
 
-    async def forget_sales(self) -> None:
-        """Makes the straight path look sales up again, until cancelled."""
+    async def follow_sales(self) -> None:
+        """Keeps the sales that are asked for as the directory has them, until cancelled."""
         while True:
             await asyncio.sleep(SALE_KNOWN_SECONDS)
-            self.straight.forget_sales()
+            for sale_id in self.straight.used_sales():
+                await self._renew(sale_id)
+
+    async def _renew(self, sale_id: str) -> None:
+        try:
+            sale = await self._engine.directory.get(sale_id)
+        except Unavailable:
+            sale = None
+        if sale is None:
+            self.straight.forget_sale(sale_id)
+        else:
+            self._learn_sale(sale)
 
     def flush_counts(self) -> None:
         """Adds what the straight path counted by itself."""
@@ -150,7 +168,7 @@ class GateDoors:
         if not self._front.in_flight.try_enter():
             answering.close()
             self._front.counts.shed["in_flight"] += 1
-            return self._written(request, route, problem(Code.OVERLOADED))
+            return self._written(request, route, OVERLOADED)
         task = asyncio.create_task(self._finish(request, route, answering))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -185,20 +203,27 @@ class GateDoors:
         )
         answer = await reserve(self._engine, call)
         self._front.counts.outcomes[answer.label] += 1
-        self._learn(call)
         return answer
 
-    def _learn(self, call: ReserveCall) -> None:
+    def _learn(self, request: Request) -> None:
         """Shows the straight path what it may know from now on."""
-        sale = self._engine.directory.peek(call.sale_id)
-        if sale is None or len(call.body) > KNOWN_BODY_BYTES_MAX:
+        sale = self._engine.directory.peek(request.name)
+        known = self.straight.knows(request.body, request.name)
+        if sale is None or known or len(request.body) > KNOWN_BODY_BYTES_MAX:
             return
         try:
-            items_text = wanted_items(call.content_type, call.body)
+            items_text = wanted_items(JSON, request.body)
         except Refusal:
             return
-        self.straight.learn_wish(call.body, Wish(items_text, bytes(items_json(items_text))))
-        self.straight.learn_sale(SaleDoor(sale, self._engine.inventory.queue(sale.ref).join))
+        self.straight.learn_wish(request.body, Wish(items_text, bytes(items_json(items_text))))
+        self._learn_sale(sale)
+
+    def _learn_sale(self, sale: Sale) -> None:
+        try:
+            queue = self._engine.inventory.queue(sale.ref)
+        except Overloaded:
+            return
+        self.straight.learn_sale(SaleDoor(sale, queue.join))
 
     def _reserved(self, request: Request, answer: Answer) -> bytes:
         self._front.counts.outcomes[answer.label] += 1

@@ -89,7 +89,7 @@ class HttpServer:
             asyncio.create_task(self._flush_counts(), name="flush counts"),
         ]
         if self.gate is not None:
-            self._tasks.append(asyncio.create_task(self._doors.forget_sales(), name="forget sales"))
+            self._tasks.append(asyncio.create_task(self._doors.follow_sales(), name="follow sales"))
 
     async def stop(self) -> None:
         """Stops accepting, finishes what is in flight, says goodbye, closes. Idempotent."""

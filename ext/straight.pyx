@@ -53,6 +53,7 @@ cdef class SaleDoor:
     cdef readonly object sale
     cdef readonly object join
     cdef readonly bytes name
+    cdef bint used
 
     def __init__(self, object sale not None, object join not None):
         self.sale = sale
@@ -67,7 +68,7 @@ cdef class StraightPath:
     Redis (see StockMemory). `others` answers whatever is not straight:
 
     `decide(request) -> bytes | None`, `refuse(request, sale, outcome) -> bytes`,
-    `refusal_form(sale, outcome) -> (head, body) | None` (None: it differs from time to time),
+    `shed(request) -> bytes`, `refusal_form(sale, outcome) -> (head, body) | None` (None: it differs from time to time),
     `count_refused(outcome, count)`,
     `conclude(request, until_s, reply) -> bytes`, `fail(request, error) -> bytes`,
     `until_text(until_s) -> bytes`, `date() -> bytes` (an HTTP date).
@@ -125,15 +126,31 @@ cdef class StraightPath:
             self._wishes.clear()
         self._wishes[body] = wish
 
+    def knows(self, bytes body not None, str sale_id not None):
+        """Whether the body and the sale are known."""
+        return body in self._wishes and sale_id in self._sales
+
     def learn_sale(self, SaleDoor door not None):
-        """A sale as it is now; it is known until `forget_sales`."""
+        """A sale as it is now. It is known until it is forgotten or goes out of use."""
         if len(self._sales) >= self._known_max:
             self._sales.clear()
+        door.used = True
         self._sales[door.sale.sale_id] = door
 
-    def forget_sales(self):
-        """Sales change: they have to be looked up again."""
-        self._sales.clear()
+    def forget_sale(self, str sale_id not None):
+        """The sale has to be looked up again."""
+        self._sales.pop(sale_id, None)
+
+    def used_sales(self):
+        """The sales that were asked for since the last call; all others are forgotten."""
+        cdef SaleDoor door
+        cdef list names = []
+        for name, door in self._sales.items():
+            if door.used:
+                door.used = False
+                names.append(name)
+        self._sales = {name: self._sales[name] for name in names}
+        return names
 
     def take_accepted(self):
         """How many were accepted here since it was asked last."""
@@ -155,10 +172,11 @@ cdef class StraightPath:
                 or request.content_type != JSON or request.idempotency_key is None
                 or not is_fit_key(request.idempotency_key)):
             return self._others.decide(request)
+        door.used = True
+        if not self._try_enter():
+            return self._others.shed(request)
         cdef str user_id = self._user_of(request.authorization)
-        if user_id is None or not self._try_enter():
-            return self._others.decide(request)
-        if self._admit(user_id):
+        if user_id is None or self._admit(user_id):
             self._leave()
             return self._others.decide(request)
         if request.name in self._watched:

@@ -3,6 +3,7 @@
 from hashlib import sha256
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.string cimport memcmp
 
 cdef enum:
@@ -10,6 +11,7 @@ cdef enum:
     DIGEST = 32
     SIGNATURE = 43  # 32 bytes in base64 without padding
     BAD = 255
+    USER_MAX = 128
 
 cdef char* ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 cdef unsigned char VALUES[256]
@@ -66,6 +68,18 @@ cdef bytes _decode(const unsigned char* text, Py_ssize_t length):
     return result
 
 
+cdef bint _is_user_id(str user_id) except -1:
+    """USER_ID of engine/model.py: printable ASCII."""
+    cdef Py_ssize_t length, i
+    cdef const char* text = PyUnicode_AsUTF8AndSize(user_id, &length)
+    if length < 1 or length > USER_MAX:
+        return False
+    for i in range(length):
+        if text[i] < 33 or text[i] > 126:
+            return False
+    return True
+
+
 cdef class TokenVerifier:
     """Verifies tokens with one key and one header.
 
@@ -84,24 +98,49 @@ cdef class TokenVerifier:
         self._outer = sha256(bytes([byte ^ 0x5C for byte in key]))
         self._header = header
 
-    def claims(self, bytes token not None):
+    cpdef bytes claims(self, bytes token):
         """The claims' JSON if the token has our header and a genuine signature, else None.
 
         The signature is compared in a time that does not depend on it.
         """
-        cdef Py_ssize_t length = PyBytes_GET_SIZE(token)
+        if not self.is_genuine(token):
+            return None
         cdef Py_ssize_t header = PyBytes_GET_SIZE(self._header)
-        cdef Py_ssize_t signed = length - SIGNATURE - 1
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(token) - SIGNATURE - 1 - header
+        return _decode(<unsigned char*>PyBytes_AS_STRING(token) + header, length)
+
+    cpdef bint is_genuine(self, bytes token) except -1:
+        """Whether the token has our header and was signed with our key."""
+        cdef Py_ssize_t header = PyBytes_GET_SIZE(self._header)
+        cdef Py_ssize_t signed = PyBytes_GET_SIZE(token) - SIGNATURE - 1
         cdef char* text = PyBytes_AS_STRING(token)
         if signed <= header or text[signed] != 46:
-            return None
+            return False
         if memcmp(text, PyBytes_AS_STRING(self._header), header) != 0:
-            return None
-        if not self._is_genuine(text, signed):
-            return None
-        return _decode(<unsigned char*>text + header, signed - header)
+            return False
+        return self._is_signed(text, signed)
 
-    cdef bint _is_genuine(self, char* text, Py_ssize_t signed) except -1:
+    def user_until(self, bytes token not None, object decode not None, double now_s,
+                   double issued_max_s):
+        """(user, end in s since the Unix epoch) of a genuine token that is valid now, else None.
+
+        `decode` makes an object with `sub`, `exp` and `iat` of the claims, or raises ValueError.
+        `issued_max_s` is the latest `iat` that is believed.
+        """
+        cdef bytes text = self.claims(token)
+        if text is None:
+            return None
+        try:
+            claims = decode(text)
+        except ValueError:
+            return None
+        cdef object ends = claims.exp
+        cdef str user_id = claims.sub
+        if <double>ends <= now_s or <double>claims.iat > issued_max_s or not _is_user_id(user_id):
+            return None
+        return user_id, ends
+
+    cdef bint _is_signed(self, char* text, Py_ssize_t signed) except -1:
         cdef object inner = self._inner.copy()
         cdef object outer = self._outer.copy()
         cdef char expected[SIGNATURE]
