@@ -133,7 +133,7 @@ class Tokens:
                 # PyJWT has one leeway for all times; only the issuer's clock gets one here.
                 options={"require": ["exp", "sub"], "verify_iat": False},
             )
-        except jwt.InvalidTokenError:
+        except (jwt.InvalidTokenError, OverflowError):  # The latter: a time without end.
             return None
         if not _was_issued(claims.get("iat", 0), self._clock.now_ms() / 1000):
             return None

@@ -228,7 +228,7 @@ cdef class StraightPath:
                 self._older_users = self._users
                 self._users = {}
             self._users[authorization] = user
-        return <str>user[0] if time(NULL) < <time_t>user[1] else None
+        return <str>user[0] if <double>time(NULL) < <object>user[1] else None
 
     cdef bytes _accepted(self, Request request, bytes until_s):
         """201 with the reservation. What api/written.py writes of the same answer, byte by byte."""

@@ -136,7 +136,7 @@ cdef class TokenVerifier:
             return None
         cdef object ends = claims.exp
         cdef str user_id = claims.sub
-        if <double>ends <= now_s or <double>claims.iat > issued_max_s or not _is_user_id(user_id):
+        if ends <= now_s or claims.iat > issued_max_s or not _is_user_id(user_id):
             return None
         return user_id, ends
 

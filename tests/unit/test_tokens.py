@@ -103,6 +103,22 @@ def test_everything_else_is_nobody(token: str) -> None:
     assert tokens.read(token) is None
 
 
+@pytest.mark.parametrize("exp", [10**30, 10**400, float("inf")])
+def test_a_time_beyond_all_clocks_is_read_without_a_fault(exp: float) -> None:
+    for header in (None, {"alg": "HS256"}):
+        token = make(good_claims(exp=exp), header=header)
+        found = tokens.user_until(token.encode())
+        assert found is None or tokens.read(token) is not None
+
+
+def test_user_and_end_are_those_of_the_claims_whoever_made_the_token() -> None:
+    claims = good_claims()
+    for header in (None, {"alg": "HS256"}, {"typ": "JWT", "alg": "HS256", "kid": "7"}):
+        assert tokens.user_until(make(claims, header=header).encode()) == ("u1", claims["exp"])
+    assert tokens.user_until(make(claims, secret="x" * 32).encode()) is None
+    assert tokens.user_until(make(good_claims(exp=1), header={"alg": "HS256"}).encode()) is None
+
+
 def test_a_token_ends() -> None:
     assert tokens.read(tokens.issue("u1", seconds=0)) is None
     assert fast(tokens.issue("u1", seconds=0)) is None
