@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -68,12 +68,15 @@ class ServerProcess:
         log_path: Path,
         stop_signal: int = signal.SIGTERM,
         shed_root: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """`environment` is added to ours; what the operator has set there himself stays."""
         self.name = name
         self._command = command
         self._log_path = log_path
         self._stop_signal = stop_signal
         self._shed_root = shed_root
+        self._environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -94,6 +97,7 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**self._environment, **os.environ},
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone; it stops us in order.
                 preexec_fn=child_setup(death_signal=self._stop_signal, shed_root=self._shed_root),
             )

@@ -18,6 +18,10 @@ FSYNC: Final = {
     Durability.BALANCED: "everysec",
     Durability.REPLICATED: "always",
 }
+# The wheel's Valkey allocates with glibc, whose per-thread cache keeps 7 free blocks of a size; a
+# batch of 128 frees hundreds of them at once. With room for a whole call a reservation takes a
+# tenth fewer instructions. Other allocators do not read this.
+ENVIRONMENT: Final = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=2000"}
 
 
 class EmbeddedValkey:
@@ -31,6 +35,7 @@ class EmbeddedValkey:
             "Valkey",
             self._command(durability),
             log_path=data_dir.resolve() / "logs" / "valkey.log",
+            environment=ENVIRONMENT,
         )
 
     @property
