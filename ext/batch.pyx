@@ -1,9 +1,9 @@
-"""Packs the reservations of one script call as RESP while they come, and hands its replies out."""
+"""Packs the reservations of one script call while they come, and hands its replies out."""
 
 import logging
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
@@ -11,9 +11,17 @@ from libc.string cimport memcpy
 cdef object logger = logging.getLogger(__name__)
 
 cdef enum:
-    ARGUMENTS = 3  # Of one reservation: user, reservation id, items.
+    ARGUMENTS = 2  # What follows the first arguments: columns and lines (see reserve.lua).
+    COLUMNS = 4
     HEAD_MAX = 24  # '*', a count or '$', a length, and CRLF
-    FIRST_SIZE = 8192  # Some 100 reservations.
+    SHORT_MAX = 31  # Bytes of a text that MessagePack heads with one byte.
+    FIRST_SIZE = 4096
+
+
+cdef struct Buffer:
+    char* data
+    Py_ssize_t length
+    Py_ssize_t size
 
 
 cdef class ReserveBatch:
@@ -23,20 +31,18 @@ cdef class ReserveBatch:
     """
 
     cdef readonly list waiters
-    cdef char* _packed
-    cdef Py_ssize_t _length
-    cdef Py_ssize_t _size
+    cdef dict _wants
+    cdef Buffer _columns[COLUMNS]  # user ids, reservation ids, wants, wishes
+    cdef Buffer _lines
 
     def __cinit__(self):
         self.waiters = []
-        self._size = FIRST_SIZE
-        self._length = 0
-        self._packed = <char*>PyMem_Malloc(self._size)
-        if self._packed == NULL:
-            raise MemoryError
+        self._wants = {}
 
     def __dealloc__(self):
-        PyMem_Free(self._packed)
+        for column in range(COLUMNS):
+            PyMem_Free(self._columns[column].data)
+        PyMem_Free(self._lines.data)
 
     def __len__(self):
         return len(self.waiters)
@@ -44,51 +50,55 @@ cdef class ReserveBatch:
     def add(self, object waiter not None, str user_id not None, str reservation_id not None,
             str items_text not None):
         """Adds one reservation to the call."""
-        cdef Py_ssize_t before = self._length
-        try:
-            self._put(user_id)
-            self._put(reservation_id)
-            self._put(items_text)
-        except BaseException:
-            self._length = before
-            raise
+        cdef Py_ssize_t user_length, id_length, items_length
+        cdef const char* user = PyUnicode_AsUTF8AndSize(user_id, &user_length)
+        cdef const char* id = PyUnicode_AsUTF8AndSize(reservation_id, &id_length)
+        cdef const char* items = PyUnicode_AsUTF8AndSize(items_text, &items_length)
+        cdef object known = self._wants.get(items_text)
+        cdef int want = len(self._wants) + 1 if known is None else known
+        # Room first: what follows cannot fail halfway.
+        make_room(&self._columns[0], user_length + HEAD_MAX)
+        make_room(&self._columns[1], id_length + HEAD_MAX)
+        make_room(&self._columns[2], HEAD_MAX)
+        make_room(&self._columns[3], items_length + HEAD_MAX)
+        make_room(&self._lines, id_length + user_length + items_length + HEAD_MAX)
         self.waiters.append(waiter)
-
-    cdef int _put(self, str text) except -1:
-        cdef Py_ssize_t length
-        cdef const char* data = PyUnicode_AsUTF8AndSize(text, &length)
-        cdef Py_ssize_t needed = self._length + length + HEAD_MAX
-        cdef char* grown
-        if needed > self._size:
-            grown = <char*>PyMem_Realloc(self._packed, 2 * needed)
-            if grown == NULL:
-                raise MemoryError
-            self._packed = grown
-            self._size = 2 * needed
-        cdef char* at = self._packed + self._length
-        at += snprintf(at, HEAD_MAX, b"$%zd\r\n", length)
-        memcpy(at, data, length)
-        at += length
-        at[0] = 13
-        at[1] = 10
-        self._length = at + 2 - self._packed
-        return 0
+        if known is None:
+            self._wants[items_text] = want
+            put_text(&self._columns[3], items, items_length)
+        put_text(&self._columns[0], user, user_length)
+        put_text(&self._columns[1], id, id_length)
+        put_number(&self._columns[2], want)
+        if self._lines.length:
+            put(&self._lines, b"\n", 1)
+        put(&self._lines, id, id_length)
+        put(&self._lines, b" ", 1)
+        put(&self._lines, user, user_length)
+        put(&self._lines, b" ", 1)
+        put(&self._lines, items, items_length)
 
     def command(self, bytes prefix not None, int prefix_arguments):
         """The whole call in RESP: `prefix`, which packs the first arguments, and the reservations."""
-        cdef char head[HEAD_MAX]
-        cdef int head_length = snprintf(
-            head, HEAD_MAX, b"*%zd\r\n", prefix_arguments + ARGUMENTS * len(self.waiters)
-        )
-        cdef Py_ssize_t prefix_length = PyBytes_GET_SIZE(prefix)
-        cdef bytes whole = PyBytes_FromStringAndSize(
-            NULL, head_length + prefix_length + self._length
-        )
-        cdef char* at = PyBytes_AS_STRING(whole)
-        memcpy(at, head, head_length)
-        memcpy(at + head_length, PyBytes_AS_STRING(prefix), prefix_length)
-        memcpy(at + head_length + prefix_length, self._packed, self._length)
-        return whole
+        cdef Buffer whole
+        cdef Py_ssize_t columns_length = 3 * COLUMNS
+        for column in range(COLUMNS):
+            columns_length += self._columns[column].length
+        whole.size = (PyBytes_GET_SIZE(prefix) + columns_length + self._lines.length
+                      + 3 * HEAD_MAX + 4)
+        cdef bytes room = PyBytes_FromStringAndSize(NULL, whole.size)
+        whole.data = PyBytes_AS_STRING(room)
+        whole.length = 0
+        put_head(&whole, b"*", prefix_arguments + ARGUMENTS)
+        put(&whole, PyBytes_AS_STRING(prefix), PyBytes_GET_SIZE(prefix))
+        put_head(&whole, b"$", columns_length)
+        for column in range(COLUMNS):
+            put_count(&whole, len(self._wants) if column == 3 else len(self.waiters))
+            put(&whole, self._columns[column].data, self._columns[column].length)
+        put(&whole, b"\r\n", 2)
+        put_head(&whole, b"$", self._lines.length)
+        put(&whole, self._lines.data, self._lines.length)
+        put(&whole, b"\r\n", 2)
+        return room[:whole.length]
 
     def reply(self, bytes until_s not None, list replies not None):
         """Hands each waiter its own reply. Raises ValueError if their numbers differ."""
@@ -109,3 +119,60 @@ cdef class ReserveBatch:
                 waiter.failed(error)
             except Exception:
                 logger.exception("A waiter failed on an error.", extra={"action": "waiter_failed"})
+
+
+cdef int make_room(Buffer* buffer, Py_ssize_t length) except -1:
+    cdef Py_ssize_t needed = buffer.length + length
+    cdef char* grown
+    if needed > buffer.size:
+        needed = max(2 * needed, FIRST_SIZE)
+        grown = <char*>PyMem_Realloc(buffer.data, needed)
+        if grown == NULL:
+            raise MemoryError
+        buffer.data = grown
+        buffer.size = needed
+    return 0
+
+
+cdef inline void put(Buffer* buffer, const char* data, Py_ssize_t length) noexcept:
+    memcpy(buffer.data + buffer.length, data, length)
+    buffer.length += length
+
+
+cdef inline void put_byte(Buffer* buffer, Py_ssize_t byte) noexcept:
+    buffer.data[buffer.length] = <char>(byte & 0xFF)
+    buffer.length += 1
+
+
+cdef inline void put_16(Buffer* buffer, Py_ssize_t number) noexcept:
+    put_byte(buffer, number >> 8)
+    put_byte(buffer, number)
+
+
+cdef inline void put_head(Buffer* buffer, const char* kind, Py_ssize_t number) noexcept:
+    """How RESP heads an array (*) or a string ($)."""
+    buffer.length += snprintf(buffer.data + buffer.length, HEAD_MAX, b"%s%zd\r\n", kind, number)
+
+
+cdef inline void put_count(Buffer* buffer, Py_ssize_t count) noexcept:
+    """How MessagePack heads an array of so many elements. A batch has at most 512."""
+    put_byte(buffer, 0xDC)
+    put_16(buffer, count)
+
+
+cdef inline void put_number(Buffer* buffer, int number) noexcept:
+    if number > 127:
+        put_byte(buffer, 0xCD)
+        put_16(buffer, number)
+    else:
+        put_byte(buffer, number)
+
+
+cdef inline void put_text(Buffer* buffer, const char* text, Py_ssize_t length) noexcept:
+    if length <= SHORT_MAX:
+        put_byte(buffer, 0xA0 | length)
+    else:
+        put_byte(buffer, 0xDB)
+        put_16(buffer, length >> 16)
+        put_16(buffer, length)
+    put(buffer, text, length)

@@ -36,6 +36,7 @@ _STATE_OF_LETTER: Final = {
     "e": ReservationState.EXPIRED,
 }
 LETTER_OF_STATE: Final = {state: letter for letter, state in _STATE_OF_LETTER.items()}
+_RESERVED: Final = Outcome.RESERVED.value.encode()
 _REFUSALS: Final = {
     outcome.value.encode(): Refused(outcome)
     for outcome in Outcome
@@ -155,8 +156,8 @@ class Inventory:
             until_s, *replies = await script.run_packed(
                 self._redis, self._link.call, [*keys], arguments, batch.command
             )
-        # A fenced sale has no deadline to say: 0, a number.
-        return until_s or b"0", replies
+        # A fenced sale has no deadline to say: 0, a number. No replies: all were reserved.
+        return until_s or b"0", replies or [_RESERVED] * len(batch)
 
     async def confirm(self, sale: SaleRef, pairs: Sequence[tuple[str, str]]) -> list[str]:
         """Reserved → sold for (user_id, reservation_id) pairs. Replies: the words of confirm.lua."""
@@ -291,7 +292,7 @@ class _FutureWaiter:
 
 def read_reply(reservation_id: str, until_s: bytes, reply: bytes) -> Reserved | Refused:
     """What reserve.lua said of one reservation."""
-    if reply == b"RESERVED":
+    if reply == _RESERVED:
         until_ms = int(until_s) * 1000
         return Reserved(reservation_id, ReservationState.RESERVED, until_ms, replayed=False)
     return _REFUSALS.get(reply) or _replayed(reservation_id, reply)

@@ -1,7 +1,12 @@
 -- reserve: take units out of available for a batch of buyers. One atomic step.
 -- KEYS  1 config  2 stock  3 buyers  4 orders  5 arrivals
--- ARGV  1 epoch  2 now_ms  3… triples: user_id, reservation_id, items ('sku*quantity,…')
--- Returns  { reserved_until_s, one reply per triple … }; a reply is
+-- ARGV  1 epoch  2 now_ms  3 columns  4 lines
+-- `columns` is MessagePack, four arrays: user_ids, reservation_ids, wants, wishes. The first three
+-- have one element per request; a wish is items ('sku*quantity,…'), a want the number of one, from 1.
+-- `lines` says the same requests as `orders` keeps them: in a usual batch all are reserved, and it
+-- goes there as it came. One packed string is taken apart in C; an argument each cost twice as much.
+-- Returns  { reserved_until_s } if all were reserved, else { reserved_until_s, one reply per
+--   request … }; a reply is
 --   'RESERVED' | 'DUPLICATE <state> <reserved_until_s>' | 'MISMATCH' | 'SOLD_OUT' | 'ALL_RESERVED'
 --   | 'LIMIT_REACHED' | 'NOT_STARTED' | 'ENDED' | 'PAUSED' | 'UNKNOWN_SKU' | 'STALE_EPOCH'
 --
@@ -12,21 +17,21 @@
 -- who has a record. A sharded channel: its name carries the keys' hash tag, so in a cluster it
 -- stays on this node, where PUBLISH would go to all.
 local config, stock, buyers, orders, arrivals = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local ARGV = ARGV           -- A local is read faster than a global, and this one often.
 local epoch, now_ms = ARGV[1], tonumber(ARGV[2])
 local BATCH_MAX = 512       -- Keeps unpack far below Lua's limit and a call below 3 ms.
 local RECORDS_MAX = 16      -- Bounds a buyer's record, released reservations included.
 local FIELDS_MAX = 4000     -- Per read: unpack takes no 8000, and a batch may name more unknown SKUs.
-local requests = (#ARGV - 2) / 3
-if requests < 1 or requests > BATCH_MAX or requests % 1 ~= 0 then
-  return redis.error_reply('ERR reserve takes 1 to 512 triples')
+local users, ids, wants, texts = cmsgpack.unpack(ARGV[3])
+local requests = #users
+if requests < 1 or requests > BATCH_MAX or #ids ~= requests or #wants ~= requests then
+  return redis.error_reply('ERR reserve takes 1 to 512 requests')
 end
 
 -- Check everything, …
 local settings = redis.call('HMGET', config, 'epoch', 'state', 'opens_at_ms', 'closes_at_ms',
   'per_user_max', 'reservation_seconds')
-local replies = { 0 }
 if settings[1] ~= epoch or settings[2] == 'draining' then
+  local replies = { 0 }
   for i = 1, requests do replies[i + 1] = 'STALE_EPOCH' end
   return replies
 end
@@ -36,12 +41,11 @@ elseif now_ms < tonumber(settings[3]) then shut = 'NOT_STARTED'
 elseif settings[2] == 'paused' then shut = 'PAUSED' end
 local per_user_max = tonumber(settings[5])
 local until_s = string.format('%010d', math.ceil(now_ms / 1000) + tonumber(settings[6]))
-replies[1] = until_s
 
--- Most buyers of a batch want the same things, so each wish is parsed once, into pairs of a slot in
--- `counters` (available there, reserved in the next) and a quantity. One that the front should have
--- refused, without items or with a SKU twice, is false: it names no SKU that we sell.
-local wishes, stock_fields, slots, slot_of = {}, {}, 0, {}
+-- Each wish is parsed once, into pairs of a slot in `counters` (available there, reserved in the
+-- next) and a quantity. One that the front should have refused, without items or with a SKU twice,
+-- is false: it names no SKU that we sell.
+local stock_fields, slots, slot_of = {}, 0, {}
 local function slot_for(sku)
   local slot = slot_of[sku]
   if not slot then
@@ -54,12 +58,12 @@ local function slot_for(sku)
   return slot
 end
 local function parse(text)
-  local _, _, only, units = string.find(text, '^([^*,]+)%*(%d+)$')
+  local _, _, only, quantity = string.find(text, '^([^*,]+)%*(%d+)$')
   if only then
-    units = tonumber(units)
-    return { slot_for(only), units, units = units }
+    quantity = tonumber(quantity)
+    return { slot_for(only), quantity, units = quantity }
   end
-  local wish, named, size = { units = 0, several = true }, {}, 0
+  local wish, named, size = { units = 0 }, {}, 0
   for sku, quantity in string.gmatch(text, '([^*,]+)%*(%d+)') do
     if named[sku] then return false end
     named[sku] = true
@@ -70,17 +74,19 @@ local function parse(text)
   end
   return size > 0 and wish
 end
-local users = {}
-for i = 1, requests do
-  users[i] = ARGV[3 * i]
-  local text = ARGV[3 * i + 2]
-  if wishes[text] == nil then wishes[text] = parse(text) end
+local wishes, tails = {}, {}   -- a tail is what follows the id in the line of a record
+for want = 1, #texts do
+  wishes[want] = parse(texts[want])
+  tails[want] = 'r' .. until_s .. texts[want]
 end
-local counters = {}
+local counters, left = {}, {}  -- as they are, and what is still available beside this batch
 for from = 1, slots, FIELDS_MAX do
   local to = math.min(from + FIELDS_MAX - 1, slots)
   local values = redis.call('HMGET', stock, unpack(stock_fields, from, to))
-  for i = 1, to - from + 1 do counters[from + i - 1] = tonumber(values[i]) or false end
+  for i = 1, to - from + 1 do
+    local count = tonumber(values[i]) or false
+    counters[from + i - 1], left[from + i - 1] = count, count
+  end
 end
 local found = redis.call('HMGET', buyers, unpack(users))
 
@@ -118,8 +124,9 @@ local function refusal(wish, units_max)
   local short
   for i = 1, size, 2 do
     local slot, quantity = wish[i], wish[i + 1]
-    if counters[slot] < quantity then
-      -- Units that others hold may come back; units that were never there cannot.
+    if left[slot] < quantity then
+      -- Units that others hold may come back; units that were never there cannot. What this batch
+      -- took has only moved from one to the other.
       if counters[slot] + counters[slot + 1] < quantity then return 'SOLD_OUT' end
       short = 'ALL_RESERVED'
     end
@@ -127,62 +134,83 @@ local function refusal(wish, units_max)
   return short
 end
 
-local moved = {}               -- the slots of SKUs whose counters changed
-local function take(slot, quantity)
-  counters[slot] = counters[slot] - quantity
-  counters[slot + 1] = counters[slot + 1] + quantity
-  moved[slot] = true
-end
-
 local records, size = {}, 0    -- user, record, user, record … to be written
 local place = {}               -- user -> where; a user may stand in the batch more than once
-local lines, accepted = {}, 0
-local reserved = 'r' .. until_s
-for i = 1, requests do
-  local user, id, text = users[i], ARGV[3 * i + 1], ARGV[3 * i + 2]
-  local at, wish, reply = place[user], wishes[text], nil
+local replies, refused = {}, 0 -- of those that are not reserved
+
+local function decide(i)
+  local user, id, want = users[i], ids[i], wants[i]
+  local at, wish, reply = place[user], wishes[want], nil
   local record = at and records[at] or found[i]
-  -- Most are a first request for one SKU that is there: they are let through by four comparisons.
   if record then
     local units, count, line = read(record, id)
-    if line then reply = replay(line, text)
+    if line then reply = replay(line, texts[want])
     else reply = refusal(wish, count < RECORDS_MAX and per_user_max - units or -1) end
-  elseif shut or not wish or wish.several or wish.units > per_user_max
-    or (counters[wish[1]] or -1) < wish.units then
+  else
     reply = refusal(wish, per_user_max)
   end
-  replies[i + 1] = reply or 'RESERVED'
-  if not reply then
-    take(wish[1], wish[2])
-    if wish.several then
-      for k = 3, #wish, 2 do take(wish[k], wish[k + 1]) end
-    end
-    local line = id .. reserved .. text
-    if at then
-      records[at] = record .. '\n' .. line
-    else
-      at = size + 2
-      records[size + 1], records[at] = user, record and (record .. '\n' .. line) or line
-      place[user], size = at, at
-    end
-    accepted = accepted + 1
-    lines[accepted] = id .. ' ' .. user .. ' ' .. text
+  if reply then
+    replies[i], refused = reply, refused + 1
+    return
+  end
+  for k = 1, #wish, 2 do left[wish[k]] = left[wish[k]] - wish[k + 1] end
+  if not at then
+    at = size + 2
+    records[size + 1], place[user], size = user, at, at
+  end
+  records[at] = (record and record .. '\n' or '') .. id .. tails[want]
+end
+
+-- Most are a first request for one SKU that is there: such a wish has a slot and a number of units
+-- here, and four comparisons let it through.
+local slot_wanted, units_wanted = {}, {}
+for want = 1, #texts do
+  local wish = wishes[want]
+  local plain = wish and #wish == 2 and counters[wish[1]] and not shut and wish.units <= per_user_max
+  slot_wanted[want], units_wanted[want] = plain and wish[1], plain and wish.units
+end
+for i = 1, requests do
+  local user, want = users[i], wants[i]
+  local slot, units = slot_wanted[want], units_wanted[want]
+  if slot and left[slot] >= units and not found[i] and not place[user] then
+    left[slot] = left[slot] - units
+    records[size + 1], records[size + 2] = user, ids[i] .. tails[want]
+    size = size + 2
+    place[user] = size
+  else
+    decide(i)
   end
 end
 
 -- … then write everything.
-if size > 0 then
-  local batch = table.concat(lines, '\n')
+if refused < requests then
+  local batch = ARGV[4]
+  if refused > 0 then
+    local lines = {}
+    for i = 1, requests do
+      if not replies[i] then
+        lines[#lines + 1] = ids[i] .. ' ' .. users[i] .. ' ' .. texts[wants[i]]
+      end
+    end
+    batch = table.concat(lines, '\n')
+  end
   -- First, because it is the one call that an ACL may refuse.
   redis.call('SPUBLISH', arrivals, batch)
   redis.call('HSET', buyers, unpack(records, 1, size))
   local fields, count = {}, 0
-  for slot in pairs(moved) do
-    fields[count + 1], fields[count + 2] = stock_fields[slot], counters[slot]
-    fields[count + 3], fields[count + 4] = stock_fields[slot + 1], counters[slot + 1]
-    count = count + 4
+  for slot = 1, slots, 2 do
+    local available = left[slot]
+    if available ~= counters[slot] then
+      fields[count + 1], fields[count + 2] = stock_fields[slot], available
+      fields[count + 3] = stock_fields[slot + 1]
+      fields[count + 4] = counters[slot + 1] + counters[slot] - available
+      count = count + 4
+    end
   end
-  redis.call('HSET', stock, unpack(fields, 1, count))
+  if count > 0 then redis.call('HSET', stock, unpack(fields, 1, count)) end
   redis.call('XADD', orders, '*', 'until_s', until_s, 'at_ms', ARGV[2], 'batch', batch)
 end
-return replies
+if refused == 0 then return { until_s } end
+local answer = { until_s }
+for i = 1, requests do answer[i + 1] = replies[i] or 'RESERVED' end
+return answer

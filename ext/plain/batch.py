@@ -1,11 +1,12 @@
-"""Packs the reservations of one script call as RESP while they come, and hands its replies out."""
+"""Packs the reservations of one script call while they come, and hands its replies out."""
 
 import logging
 from typing import Any, Final
 
 logger = logging.getLogger(__name__)
 
-ARGUMENTS: Final = 3  # Of one reservation: user, reservation id, items.
+ARGUMENTS: Final = 2  # What follows the first arguments: columns and lines (see reserve.lua).
+SHORT_MAX: Final = 31  # Bytes of a text that MessagePack heads with one byte.
 
 
 class ReserveBatch:
@@ -16,20 +17,40 @@ class ReserveBatch:
 
     def __init__(self) -> None:
         self.waiters: list[Any] = []
-        self._texts: list[str] = []
+        self._users: list[bytes] = []
+        self._ids: list[bytes] = []
+        self._wants: list[int] = []
+        self._wishes: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         return len(self.waiters)
 
     def add(self, waiter: Any, user_id: str, reservation_id: str, items_text: str) -> None:
         """Adds one reservation to the call."""
-        self._texts += (user_id, reservation_id, items_text)
+        user, name, items = user_id.encode(), reservation_id.encode(), items_text.encode()
+        self._users.append(user)
+        self._ids.append(name)
+        self._wants.append(self._wishes.setdefault(items, len(self._wishes) + 1))
         self.waiters.append(waiter)
 
     def command(self, prefix: bytes, prefix_arguments: int) -> bytes:
         """The whole call in RESP: `prefix`, which packs the first arguments, and the reservations."""
-        count = prefix_arguments + ARGUMENTS * len(self.waiters)
-        return b"".join((b"*%d\r\n" % count, prefix, *map(packed, self._texts)))
+        count = prefix_arguments + ARGUMENTS
+        return b"*%d\r\n%b%b%b" % (count, prefix, packed(self._columns()), packed(self._lines()))
+
+    def _columns(self) -> bytes:
+        columns = (
+            map(text_packed, self._users),
+            map(text_packed, self._ids),
+            map(number_packed, self._wants),
+            map(text_packed, self._wishes),
+        )
+        return b"".join(array_packed(list(column)) for column in columns)
+
+    def _lines(self) -> bytes:
+        wishes = list(self._wishes)
+        requests = zip(self._ids, self._users, self._wants, strict=True)
+        return b"\n".join(b"%b %b %b" % (name, user, wishes[n - 1]) for name, user, n in requests)
 
     def reply(self, until_s: bytes, replies: list[bytes]) -> None:
         """Hands each waiter its own reply. Raises ValueError if their numbers differ."""
@@ -50,7 +71,21 @@ class ReserveBatch:
                 logger.exception("A waiter failed on an error.", extra={"action": "waiter_failed"})
 
 
-def packed(text: str) -> bytes:
+def packed(data: bytes) -> bytes:
     """One argument in RESP."""
-    data = text.encode()
     return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+def array_packed(elements: list[bytes]) -> bytes:
+    """An array in MessagePack. A batch has at most 512 elements."""
+    return b"\xdc" + len(elements).to_bytes(2, "big") + b"".join(elements)
+
+
+def number_packed(number: int) -> bytes:
+    return bytes((number,)) if number < 128 else b"\xcd" + number.to_bytes(2, "big")
+
+
+def text_packed(text: bytes) -> bytes:
+    size = len(text)
+    head = bytes((0xA0 | size,)) if size <= SHORT_MAX else b"\xdb" + size.to_bytes(4, "big")
+    return head + text

@@ -333,9 +333,9 @@ async def test_batch_beyond_its_bound_is_refused_whole(
     assert await ask(inventory, *full) == ["RESERVED"] * BATCH_MAX
     before = await dump(redis)
 
-    with pytest.raises(ResponseError, match="1 to 512 triples"):
+    with pytest.raises(ResponseError, match="1 to 512 requests"):
         await ask(inventory, *full, wish("one-more", "black*1"))
-    with pytest.raises(ResponseError, match="1 to 512 triples"):
+    with pytest.raises(ResponseError, match="1 to 512 requests"):
         await ask(inventory)
 
     assert await dump(redis) == before
