@@ -57,7 +57,7 @@ class GateDoors:
         self.straight = StraightPath(
             self,
             user_until=front.tokens.user_until,
-            admit=front.throttle.admit,
+            throttle=front.throttle,
             in_flight=front.in_flight,
             memory=front.engine.memory,
             now_ms=front.engine.clock.now_ms,

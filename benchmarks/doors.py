@@ -68,7 +68,7 @@ def make_straight_path(users_max: int = KNOWN_MAX) -> StraightPath:
     return StraightPath(
         Others(),
         user_until=Tokens(rig.SECRET, clock).user_until,
-        admit=Throttle(clock, per_second=1e9, burst=1_000_000).admit,
+        throttle=Throttle(clock, per_second=1e9, burst=1_000_000),
         in_flight=InFlightLimit(1_000_000),
         memory=NoMemory(),
         now_ms=clock.now_ms,

@@ -78,3 +78,5 @@ cdef class Request:
     cdef public object wish
     cdef public str user_id
     cdef public str reservation_id
+
+    cdef int send(self, bytes written) except -1

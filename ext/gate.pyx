@@ -137,8 +137,11 @@ cdef class Request:
 
     def answer(self, bytes written not None):
         """Sends the answer, or keeps it until those before it are sent. Once per request."""
+        self.send(written)
+
+    cdef int send(self, bytes written) except -1:
         self.written = written
-        self.connection._flush()
+        return self.connection._flush()
 
     def replied(self, bytes until_s, bytes reply):
         """The inventory's reply (see ReserveBatch)."""

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ext.gate import Request
+from ext.throttle import Throttle
 
 class Wish:
     items_text: str
@@ -19,7 +20,7 @@ class StraightPath:
         others: Any,
         *,
         user_until: Callable[[bytes], tuple[str, int] | None],
-        admit: Callable[[str], float],
+        throttle: Throttle,
         in_flight: Any,
         memory: Any,
         now_ms: Callable[[], int],

@@ -12,8 +12,8 @@ from libc.string cimport memcpy
 from libc.time cimport time, time_t
 
 from ext.gate cimport Gate, Request
-
-from ext.ids import make_reservation_id
+from ext.ids cimport make_reservation_id
+from ext.throttle cimport Throttle
 
 cdef enum:
     KEY_MAX = 128  # IDEMPOTENCY_KEY_MAX of engine/model.py.
@@ -76,7 +76,7 @@ cdef class StraightPath:
 
     cdef object _others
     cdef object _user_until
-    cdef object _admit
+    cdef Throttle _throttle
     cdef object _try_enter
     cdef object _leave
     cdef object _refusal
@@ -101,11 +101,11 @@ cdef class StraightPath:
     cdef time_t _second
     cdef bytes _date
 
-    def __init__(self, object others, *, object user_until, object admit, object in_flight,
+    def __init__(self, object others, *, object user_until, Throttle throttle not None, object in_flight,
                  object memory, object now_ms, bytes head, bytes id_prefix, int known_max, int users_max):
         self._others = others
         self._user_until = user_until
-        self._admit = admit
+        self._throttle = throttle
         self._try_enter = in_flight.try_enter
         self._leave = in_flight.leave
         self._refusal = memory.refusal
@@ -176,7 +176,7 @@ cdef class StraightPath:
         if not self._try_enter():
             return self._others.shed(request)
         cdef str user_id = self._user_of(request.authorization)
-        if user_id is None or self._admit(user_id):
+        if user_id is None or self._throttle.admit(user_id):
             self._leave()
             return self._others.decide(request)
         if request.name in self._watched:
@@ -202,13 +202,13 @@ cdef class StraightPath:
         self._leave()
         if reply == RESERVED and request.request_id is None and not self._is_stopping(request):
             self.accepted += 1
-            request.answer(self._accepted(request, until_s))
+            request.send(self._accepted(request, until_s))
         else:
-            request.answer(self._others.conclude(request, until_s, reply))
+            request.send(self._others.conclude(request, until_s, reply))
 
     def failed(self, Request request not None, error):
         self._leave()
-        request.answer(self._others.fail(request, error))
+        request.send(self._others.fail(request, error))
 
     cdef str _user_of(self, bytes authorization):
         """Whose token it is; None where that takes more to find out, and once it has expired.

@@ -14,14 +14,6 @@ cdef class Throttle:
     came, and a forgotten client has a full bucket.
     """
 
-    cdef object _monotonic
-    cdef double _began
-    cdef double _interval
-    cdef double _tolerance
-    cdef Py_ssize_t _clients_max
-    cdef dict _recent
-    cdef dict _older
-
     def __init__(self, object clock not None, *, double per_second, double burst, Py_ssize_t clients_max):
         self._monotonic = clock.monotonic
         self._began = self._monotonic()  # Small numbers keep sums of fractions exact enough.
@@ -35,7 +27,7 @@ cdef class Throttle:
         """Clients remembered."""
         return len(self._recent) + len(self._older)
 
-    def admit(self, str client not None):
+    cpdef double admit(self, str client) except -1:
         """0.0 if admitted, else the seconds after which it will be."""
         cdef double now = <double>self._monotonic() - self._began
         cdef double full_at = 0
