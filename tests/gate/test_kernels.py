@@ -1,0 +1,159 @@
+"""The compiled kernels do what their plain forms do, whatever they are given."""
+
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ext.batch
+import ext.ids
+import ext.plain.batch
+import ext.plain.ids
+import ext.plain.records
+import ext.plain.tokens
+import ext.records
+import ext.tokens
+from api.tokens import Tokens
+from engine.clock import SystemClock
+
+KEY = b"a-secret-for-tests-of-32-characters"
+HEADER = b"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9."
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+batches = st.sampled_from([ext.batch.ReserveBatch, ext.plain.batch.ReserveBatch])
+FORMS: list[Any] = [ext.batch.ReserveBatch, ext.plain.batch.ReserveBatch]
+
+
+class Waiter:
+    """Notes what it is told; `broken` ones raise."""
+
+    def __init__(self, broken: bool = False) -> None:
+        self.broken = broken
+        self.told: list[Any] = []
+
+    def replied(self, until_s: bytes, reply: bytes) -> None:
+        self._note((until_s, reply))
+
+    def failed(self, error: Exception) -> None:
+        self._note(error)
+
+    def _note(self, told: Any) -> None:
+        self.told.append(told)
+        if self.broken:
+            raise RuntimeError("broken")
+
+
+@given(st.lists(st.tuples(words, words, words), max_size=300), st.binary(max_size=50))
+def test_both_pack_the_same_call(reservations: list[tuple[str, str, str]], prefix: bytes) -> None:
+    packed = []
+    for form in FORMS:
+        batch = form()
+        for texts in reservations:
+            batch.add(Waiter(), *texts)
+        assert len(batch) == len(reservations)
+        packed.append(batch.command(prefix, 7))
+    assert packed[0] == packed[1]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_waiter_that_fails_harms_no_neighbour(
+    form: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = ValueError("gone")
+    for fail in (False, True):
+        waiters = [Waiter(broken=number == 1) for number in range(3)]
+        batch = form()
+        for waiter in waiters:
+            batch.add(waiter, "ü", "r", "a*1")
+        with caplog.at_level(logging.CRITICAL, "ext"):
+            if fail:
+                batch.fail(error)
+            else:
+                batch.reply(b"17", [b"a", b"b", b"c"])
+        expected: list[Any] = [(b"17", reply) for reply in (b"a", b"b", b"c")]
+        assert (
+            [waiter.told for waiter in waiters] == [[error]] * 3
+            if fail
+            else [[each] for each in expected]
+        )
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_replies_in_another_number_reach_nobody(form: Any) -> None:
+    waiter = Waiter()
+    batch = form()
+    batch.add(waiter, "u", "r", "a*1")
+    for replies in ([], [b"a", b"b"]):
+        with pytest.raises(ValueError, match="replies to 1"):
+            batch.reply(b"17", replies)
+    assert waiter.told == []
+
+
+compiled_verifier = ext.tokens.TokenVerifier(KEY, HEADER)
+plain_verifier = ext.plain.tokens.TokenVerifier(KEY, HEADER)
+
+
+def assert_alike(token: bytes) -> None:
+    assert compiled_verifier.claims(token) == plain_verifier.claims(token), token
+
+
+@given(st.binary(max_size=200))
+def test_both_refuse_what_is_no_token(token: bytes) -> None:
+    assert compiled_verifier.claims(token) is None
+    assert plain_verifier.claims(token) is None
+    assert_alike(HEADER + token)
+
+
+@given(words, st.data())
+def test_both_read_genuine_tokens_and_no_spoilt_ones(user: str, data: st.DataObject) -> None:
+    token = Tokens(KEY.decode(), SystemClock()).issue(user).encode()
+    assert compiled_verifier.claims(token) == plain_verifier.claims(token) != None  # noqa: E711
+    at = data.draw(st.integers(0, len(token) - 1))
+    byte = data.draw(st.integers(0, 255))
+    assert_alike(token[:at] + bytes([byte]) + token[at + 1 :])
+    for spoilt in (token[:at], token[:at] + token[at + 1 :], token + b"=", token + b"=="):
+        assert compiled_verifier.claims(spoilt) is None
+        assert plain_verifier.claims(spoilt) is None
+
+
+@given(st.binary(max_size=80))
+def test_both_open_the_same_claims_under_a_genuine_signature(claims: bytes) -> None:
+    """Whatever stands where the claims stand, padding and wrong letters included."""
+    signed = HEADER + claims
+    import base64
+    import hmac
+
+    signature = hmac.digest(KEY, signed, "sha256")
+    token = signed + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")
+    assert_alike(token)
+
+
+@given(words, words, words)
+def test_both_make_the_same_reservation_ids(sale: str, user: str, key: str) -> None:
+    made = ext.ids.make_reservation_id(sale, user, key)
+    assert made == ext.plain.ids.make_reservation_id(sale, user, key)
+    assert len(made) == 20
+
+
+lines = st.lists(
+    st.one_of(
+        st.binary(max_size=60),
+        st.tuples(st.binary(min_size=20, max_size=20), st.binary(max_size=9), st.binary(max_size=9))
+        .map(b" ".join),
+    ),
+    max_size=6,
+).map(b"\n".join)  # fmt: skip
+
+
+@given(lines)
+def test_both_split_the_same_batches(batch: bytes) -> None:
+    def split(form: Any) -> Any:
+        columns: tuple[Any, ...] = ([], [], [], {})
+        try:
+            return form.split_batch(batch, *columns), columns
+        except ValueError:
+            return "refused"
+
+    assert split(ext.records) == split(ext.plain.records)
