@@ -1,28 +1,33 @@
-"""The whole engine: `doorbuster up --demo` in a temporary folder, and a rush against it.
+"""The whole engine: `doorbuster up --demo` in a temporary folder, and two rushes against it.
 
-    python -m benchmarks.whole [--buyers 50000] [--seed 1]
+    python -m benchmarks.whole [--buyers 50000] [--large 150000] [--seed 1]
 
-Prints the rush's report as one JSON object. Fails if an invariant does.
+One on the demo sale, which is sold out in a moment; one of `large` buyers on a sale that has units
+for all of them: how many orders per second are accepted and stored. Prints the first one's report as
+one JSON object, with the second's in `large`. Fails if an invariant does.
 """
 
 import argparse
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks import rig
 
 COMMAND: Final = [sys.executable, "-m", "api.cli.main"]
 STOP_SECONDS_MAX: Final = 60
+UNITS_PER_BUYER: Final = 4  # Some click twice, some want two.
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--buyers", type=int, default=50_000)
+    parser.add_argument("--large", type=int, default=150_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with rig.temporary_folder() as folder:
@@ -32,7 +37,13 @@ def main() -> None:
         up = subprocess.Popen([*COMMAND, "up", "--demo"], env=env, stdout=log, stderr=log)
         try:
             wait_until_ready(up, folder / "up.log")
-            rush(env, folder / "rush.json", options.buyers, options.seed)
+            seed = ["--seed", str(options.seed)]
+            demo = ["--sale", "demo", "--buyers", str(options.buyers), *seed]
+            report = rush(env, folder / "rush.json", demo)
+            units = ["--units", str(UNITS_PER_BUYER * options.large), "--connections", "1024"]
+            large = [*units, "--buyers", str(options.large), *seed]
+            report["large"] = rush(env, folder / "large.json", large)
+            print(json.dumps(report))
         finally:
             up.send_signal(signal.SIGINT)
             up.wait(STOP_SECONDS_MAX)
@@ -48,17 +59,16 @@ def wait_until_ready(up: subprocess.Popen[bytes], log: Path) -> None:
         sys.exit(f"up ended with {code}:\n{log.read_text()}")
 
 
-def rush(env: dict[str, str], report: Path, buyers: int, seed: int) -> None:
-    words = ["rush", "--sale", "demo", "--buyers", str(buyers), "--seed", str(seed)]
+def rush(env: dict[str, str], report: Path, words: list[str]) -> dict[str, Any]:
     done = subprocess.run(
-        [*COMMAND, *words, "--json", str(report)],
+        [*COMMAND, "rush", *words, "--json", str(report)],
         env=env,
         stdout=sys.stderr,
         check=False,
     )
     if done.returncode:
         sys.exit("the rush failed")
-    print(report.read_text())
+    return dict(json.loads(report.read_text()))
 
 
 def free_port() -> int:
