@@ -42,51 +42,64 @@ elseif settings[2] == 'paused' then shut = 'PAUSED' end
 local per_user_max = tonumber(settings[5])
 local until_s = string.format('%010d', math.ceil(now_ms / 1000) + tonumber(settings[6]))
 
--- Each wish is parsed once, into pairs of a slot in `counters` (available there, reserved in the
--- next) and a quantity. One that the front should have refused, without items or with a SKU twice,
--- is false: it names no SKU that we sell.
-local stock_fields, slots, slot_of = {}, 0, {}
-local function slot_for(sku)
-  local slot = slot_of[sku]
-  if not slot then
-    slot = slots + 1
-    slots = slots + 2
-    slot_of[sku] = slot
-    stock_fields[slot] = sku .. ':available'
-    stock_fields[slot + 1] = sku .. ':reserved'
+-- Each wish is read once. A usual one is for one SKU: its number and quantity stand in these tables.
+-- Another, if it is sound, is in `carts`: pairs of such a number and a quantity. One that the front
+-- should have refused, without items or with a SKU twice, is in neither: it names no SKU that we sell.
+local sku_wanted, units_wanted, carts = {}, {}, {}
+local names, skus, number_of = {}, 0, {}
+local function number_for(name)
+  local number = number_of[name]
+  if not number then
+    number = skus + 1
+    skus, number_of[name], names[number] = number, number, name
   end
-  return slot
+  return number
 end
-local function parse(text)
-  local _, _, only, quantity = string.find(text, '^([^*,]+)%*(%d+)$')
-  if only then
+local function read_cart(text)
+  local cart, named, size = { units = 0 }, {}, 0
+  for name, quantity in string.gmatch(text, '([^*,]+)%*(%d+)') do
+    if named[name] then return nil end
+    named[name] = true
     quantity = tonumber(quantity)
-    return { slot_for(only), quantity, units = quantity }
-  end
-  local wish, named, size = { units = 0 }, {}, 0
-  for sku, quantity in string.gmatch(text, '([^*,]+)%*(%d+)') do
-    if named[sku] then return false end
-    named[sku] = true
-    quantity = tonumber(quantity)
-    wish.units = wish.units + quantity
-    wish[size + 1], wish[size + 2] = slot_for(sku), quantity
+    cart.units = cart.units + quantity
+    cart[size + 1], cart[size + 2] = number_for(name), quantity
     size = size + 2
   end
-  return size > 0 and wish
+  return size > 0 and cart or nil
 end
-local wishes, tails = {}, {}   -- a tail is what follows the id in the line of a record
+local find, sub = string.find, string.sub
+local quantities = {}          -- Few differ, and to make a number of a text is dear.
 for want = 1, #texts do
-  wishes[want] = parse(texts[want])
-  tails[want] = 'r' .. until_s .. texts[want]
-end
-local counters, left = {}, {}  -- as they are, and what is still available beside this batch
-for from = 1, slots, FIELDS_MAX do
-  local to = math.min(from + FIELDS_MAX - 1, slots)
-  local values = redis.call('HMGET', stock, unpack(stock_fields, from, to))
-  for i = 1, to - from + 1 do
-    local count = tonumber(values[i]) or false
-    counters[from + i - 1], left[from + i - 1] = count, count
+  local text = texts[want]
+  local star = find(text, '*', 2, true)
+  local digits = star and sub(text, star + 1)
+  local quantity = quantities[digits or '']
+  if quantity == nil then
+    quantity = digits and find(digits, '^%d+$') and tonumber(digits) or false
+    quantities[digits or ''] = quantity
   end
+  local name = quantity and sub(text, 1, star - 1)
+  if name and not find(name, ',', 1, true) then
+    sku_wanted[want], units_wanted[want] = number_for(name), quantity
+  else
+    sku_wanted[want], units_wanted[want], carts[want] = false, 0, read_cart(text)
+  end
+end
+
+-- Of each SKU two counters: all that are available, then all that are reserved.
+local fields, values = {}, {}
+for number = 1, skus do fields[number] = names[number] .. ':available' end
+for number = 1, skus do fields[skus + number] = names[number] .. ':reserved' end
+for from = 1, 2 * skus, FIELDS_MAX do
+  local to = math.min(from + FIELDS_MAX - 1, 2 * skus)
+  local part = redis.call('HMGET', stock, unpack(fields, from, to))
+  if to == 2 * skus and from == 1 then values = part
+  else for i = 1, to - from + 1 do values[from + i - 1] = part[i] end end
+end
+local available, taken = {}, {}  -- taken: by this batch
+for number = 1, skus do
+  available[number] = values[skus + number] and tonumber(values[number]) or false
+  taken[number] = 0
 end
 local found = redis.call('HMGET', buyers, unpack(users))
 
@@ -112,22 +125,28 @@ local function replay(line, text)
   return 'DUPLICATE ' .. STATES[string.sub(line, 21, 21)] .. ' ' .. string.sub(line, 22, 31)
 end
 
--- Why a wish of which the buyer may have so many units cannot be reserved; nil if it can.
-local function refusal(wish, units_max)
+-- A wish as a cart, whether it was for one SKU or several; nil if it is not sound.
+local function cart_of(want)
+  local number, units = sku_wanted[want], units_wanted[want]
+  if number then return { number, units, units = units } end
+  return carts[want]
+end
+
+-- Why a cart of which the buyer may have so many units cannot be reserved; nil if it can.
+local function refusal(cart, units_max)
   if shut then return shut end
-  if not wish then return 'UNKNOWN_SKU' end
-  local size = #wish
-  for i = 1, size, 2 do
-    if not counters[wish[i]] then return 'UNKNOWN_SKU' end
+  if not cart then return 'UNKNOWN_SKU' end
+  for i = 1, #cart, 2 do
+    if not available[cart[i]] then return 'UNKNOWN_SKU' end
   end
-  if wish.units > units_max then return 'LIMIT_REACHED' end
+  if cart.units > units_max then return 'LIMIT_REACHED' end
   local short
-  for i = 1, size, 2 do
-    local slot, quantity = wish[i], wish[i + 1]
-    if left[slot] < quantity then
+  for i = 1, #cart, 2 do
+    local number, quantity = cart[i], cart[i + 1]
+    if available[number] - taken[number] < quantity then
       -- Units that others hold may come back; units that were never there cannot. What this batch
-      -- took has only moved from one to the other.
-      if counters[slot] + counters[slot + 1] < quantity then return 'SOLD_OUT' end
+      -- took has only moved from one counter to the other.
+      if available[number] + tonumber(values[skus + number]) < quantity then return 'SOLD_OUT' end
       short = 'ALL_RESERVED'
     end
   end
@@ -138,43 +157,45 @@ local records, size = {}, 0    -- user, record, user, record … to be written
 local place = {}               -- user -> where; a user may stand in the batch more than once
 local replies, refused = {}, 0 -- of those that are not reserved
 
+local reserved = 'r' .. until_s
+
 local function decide(i)
-  local user, id, want = users[i], ids[i], wants[i]
-  local at, wish, reply = place[user], wishes[want], nil
+  local user, id, text = users[i], ids[i], texts[wants[i]]
+  local at, cart, reply = place[user], cart_of(wants[i]), nil
   local record = at and records[at] or found[i]
   if record then
     local units, count, line = read(record, id)
-    if line then reply = replay(line, texts[want])
-    else reply = refusal(wish, count < RECORDS_MAX and per_user_max - units or -1) end
+    if line then reply = replay(line, text)
+    else reply = refusal(cart, count < RECORDS_MAX and per_user_max - units or -1) end
   else
-    reply = refusal(wish, per_user_max)
+    reply = refusal(cart, per_user_max)
   end
   if reply then
     replies[i], refused = reply, refused + 1
     return
   end
-  for k = 1, #wish, 2 do left[wish[k]] = left[wish[k]] - wish[k + 1] end
+  for k = 1, #cart, 2 do taken[cart[k]] = taken[cart[k]] + cart[k + 1] end
   if not at then
     at = size + 2
     records[size + 1], place[user], size = user, at, at
   end
-  records[at] = (record and record .. '\n' or '') .. id .. tails[want]
+  records[at] = (record and record .. '\n' or '') .. id .. reserved .. text
 end
 
--- Most are a first request for one SKU that is there: such a wish has a slot and a number of units
--- here, and four comparisons let it through.
-local slot_wanted, units_wanted = {}, {}
+-- Most are a first request for one SKU that is there: a few comparisons let them through.
+local plain = {}               -- the SKU of such a wish
 for want = 1, #texts do
-  local wish = wishes[want]
-  local plain = wish and #wish == 2 and counters[wish[1]] and not shut and wish.units <= per_user_max
-  slot_wanted[want], units_wanted[want] = plain and wish[1], plain and wish.units
+  local number = sku_wanted[want]
+  plain[want] = not shut and number and available[number] and units_wanted[want] <= per_user_max
+    and number
 end
 for i = 1, requests do
   local user, want = users[i], wants[i]
-  local slot, units = slot_wanted[want], units_wanted[want]
-  if slot and left[slot] >= units and not found[i] and not place[user] then
-    left[slot] = left[slot] - units
-    records[size + 1], records[size + 2] = user, ids[i] .. tails[want]
+  local number = plain[want]
+  local sum = number and taken[number] + units_wanted[want]
+  if number and sum <= available[number] and not found[i] and not place[user] then
+    taken[number] = sum
+    records[size + 1], records[size + 2] = user, ids[i] .. reserved .. texts[want]
     size = size + 2
     place[user] = size
   else
@@ -197,17 +218,17 @@ if refused < requests then
   -- First, because it is the one call that an ACL may refuse.
   redis.call('SPUBLISH', arrivals, batch)
   redis.call('HSET', buyers, unpack(records, 1, size))
-  local fields, count = {}, 0
-  for slot = 1, slots, 2 do
-    local available = left[slot]
-    if available ~= counters[slot] then
-      fields[count + 1], fields[count + 2] = stock_fields[slot], available
-      fields[count + 3] = stock_fields[slot + 1]
-      fields[count + 4] = counters[slot + 1] + counters[slot] - available
+  local counters, count = {}, 0
+  for number = 1, skus do
+    local units = taken[number]
+    if units > 0 then
+      counters[count + 1], counters[count + 2] = fields[number], available[number] - units
+      counters[count + 3] = fields[skus + number]
+      counters[count + 4] = values[skus + number] + units
       count = count + 4
     end
   end
-  if count > 0 then redis.call('HSET', stock, unpack(fields, 1, count)) end
+  if count > 0 then redis.call('HSET', stock, unpack(counters, 1, count)) end
   redis.call('XADD', orders, '*', 'until_s', until_s, 'at_ms', ARGV[2], 'batch', batch)
 end
 if refused == 0 then return { until_s } end

@@ -72,6 +72,8 @@ class EmbeddedValkey:
             "appendfsync": FSYNC[durability],
             "no-appendfsync-on-rewrite": "no",
             "maxmemory-policy": "noeviction",
+            # Beyond ten SKUs (three counters each) a list is searched longer than a table.
+            "hash-max-listpack-entries": "32",
         }
         return [
             str(find_valkey()),
