@@ -33,7 +33,7 @@ from ext.gate import Kind, Request
 from ext.straight import SaleDoor, StraightPath, Wish
 
 KNOWN_MAX: Final = 1024  # Bodies, and sales, that the straight path knows; few are asked for.
-USERS_MAX: Final = 32_768  # Tokens verified already, per generation; ~450 bytes each.
+USERS_MAX: Final = 65_536  # Tokens verified already, ~400 bytes each.
 KNOWN_BODY_BYTES_MAX: Final = 512
 SALE_KNOWN_SECONDS: Final = (
     0.5  # Then the directory, which is a second old at most, is asked again.
