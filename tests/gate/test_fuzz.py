@@ -8,7 +8,7 @@ import random
 
 from tests.gate.fuzz import fuzz
 
-STREAMS = int(os.environ.get("DOORBUSTER_FUZZ_STREAMS", "10000"))
+STREAMS = int(os.environ.get("DOORBUSTER_FUZZ_STREAMS", "6000"))
 
 
 async def test_spoilt_streams_are_understood_as_aiohttp_alone_understands_them() -> None:

@@ -21,7 +21,7 @@ from ext.gate import GateConnection
 from tests.gate.streams import request
 from tests.support.front import SECRET, RawConnection, Served, serve
 
-CALLS = int(os.environ.get("DOORBUSTER_DOOR_CALLS", "2500"))
+CALLS = int(os.environ.get("DOORBUSTER_DOOR_CALLS", "1500"))
 SALES = ("open", "dear", "sold", "held", "early", "late", "paused", "closed", "unknown", "-bad")
 KEYS = ("", "k", "k" * 128, "k" * 129, "é", "a b", " k ", "~", None)
 TYPES = ("application/json", "application/json; charset=utf-8", "APPLICATION/JSON", "text/plain",
