@@ -71,7 +71,6 @@ def bench() -> Iterator[Bench]:
 @pytest.mark.parametrize("batch", [1, 8, 64, 128, 256, 512])
 def test_reserve(benchmark: Any, bench: Bench, batch: int) -> None:
     bench.run(bench.launch())
-    # The process' CPU is read in ticks of 10 ms: enough reservations for a hundred of them.
     rounds = min(3000, max(500, 200_000 // batch))
     made, began_us = bench.next_buyer, bench.run(bench.script_us())
     began_cpu_us = cpu_us(bench.pid)
