@@ -177,12 +177,16 @@ class GateDoors:
     async def _finish(
         self, request: Request, route: str, answering: Coroutine[Any, Any, Answer]
     ) -> None:
+        request_id = self._request_id(request)
         try:
-            request_id = self._request_id(request)
             answer = await answered(answering, request_id)
+            written = self._written(request, route, answer, request_id)
+        except BaseException:
+            request.abort()  # Nobody waits for an answer that will not come.
+            raise
         finally:
             self._front.in_flight.leave()
-        request.answer(self._written(request, route, answer, request_id))
+        request.answer(written)
 
     async def _show_sale(self, request: Request) -> Answer:
         async with reading():

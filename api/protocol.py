@@ -39,7 +39,7 @@ class HttpConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002  # It quotes the client; ours does not.
     ) -> web.StreamResponse:
-        if status != 400:
+        if status != 400 and not isinstance(exc, ConnectionError):  # The client left.
             logger.error("A request failed.", exc_info=exc, extra={"action": "internal_error"})
         if request.writer.output_size > 0:
             raise ConnectionError("Half an answer is sent already.")

@@ -179,7 +179,8 @@ class HttpServer:
     async def _say_goodbye(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS):
-                await self.connections.empty.wait()
+                while len(self.connections):  # One that is handed over leaves for a moment.
+                    await self.connections.empty.wait()
 
     async def _flush_counts(self) -> None:
         while True:

@@ -35,7 +35,7 @@ from engine.store.orders import (
     store_orders_within_stock,
 )
 from engine.stream import Entry, Malformed, OrderStreams
-from ext.records import split_batch
+from ext import split_batch
 
 logger = logging.getLogger(__name__)
 

@@ -159,6 +159,10 @@ cdef class Request:
             self.connection.abort()
             raise
 
+    def abort(self):
+        """There will be no answer: ends the connection."""
+        self.connection.abort()
+
     def is_last(self):
         """Whether it is the last that its connection takes. While the gate stops, True is a promise."""
         cdef GateConnection connection = self.connection

@@ -68,6 +68,7 @@ class RedisLink:
 
     async def call(self, command: bytes) -> Any:
         """See Link."""
+        connection = None
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 connection = self._connection
@@ -75,8 +76,8 @@ class RedisLink:
                     connection = await self._connected()
                 return await connection.call(command)
         except TimeoutError:
-            # A late reply must not answer the next call.
-            self.close()
+            if connection is not None:
+                connection.close()  # A late reply must not answer the next call.
             raise RedisTimeoutError("No reply in time.") from None
 
     def close(self) -> None:
