@@ -27,7 +27,7 @@ STRICT_SHARE_MIN: Final = 0.8
 
 def measure(folder: Path, *, quick: bool = False) -> dict[str, Any]:  # noqa: ARG001  # all groups alike
     modes: list[dict[str, Any]] = []
-    skipped: list[dict[str, str]] = []
+    skipped: dict[str, str] = {}
     with database() as postgres:
         for mode in Durability:
             try:
@@ -36,7 +36,7 @@ def measure(folder: Path, *, quick: bool = False) -> dict[str, Any]:  # noqa: AR
                 # A replica may not be had here; a mode of one server has no excuse.
                 if mode is not Durability.REPLICATED:
                     raise
-                skipped.append({"mode": mode.value, "why": str(error)})
+                skipped[mode.value] = str(error)
     figures = [figure.as_dict() for figure in make_figures(modes)]
     return {"modes": modes, "skipped": skipped, "figures": figures}
 

@@ -198,7 +198,7 @@ def durability_section(run: Run) -> Section | Missing:
         ),
         half=True,
         notes=[
-            *[f"{each['mode']} was skipped: {each['why']}" for each in group.get("skipped", ())],
+            *[f"{mode} was skipped: {why}" for mode, why in group.get("skipped", {}).items()],
             *busy_note([mode[part] for mode in modes for part in ("saturated", "half")]),
         ],
     )
