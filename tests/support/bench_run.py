@@ -122,7 +122,7 @@ def durability() -> Json:
             }
             for mode, rate in rates.items()
         ],
-        "skipped": [],
+        "skipped": {},
     }
 
 
