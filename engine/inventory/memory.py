@@ -175,8 +175,7 @@ class Watch:
 
     async def _refresh(self) -> bool:
         if self.holders.too_many:
-            await self.holders.stop()
-            return self.forget()
+            return await self._give_up()
         asked_at = self._clock.monotonic()
         snapshot = await self._inventory.snapshot(self.sale_id)
         if not _is_live(snapshot):
@@ -193,7 +192,7 @@ class Watch:
         if not _is_live(snapshot) or snapshot.epoch != epoch:
             return self.forget()
         if not self.holders.are_complete(epoch):
-            return self.forget()
+            return await self._give_up()
         self._keep(snapshot, epoch, asked_at + FRESH_SECONDS)
         return True
 
@@ -202,6 +201,11 @@ class Watch:
         if look is None or look.snapshot != snapshot:
             look = self.look = Look(snapshot, epoch)
         look.fresh_until = fresh_until
+
+    async def _give_up(self) -> bool:
+        if self.holders.too_many:
+            await self.holders.stop()  # More of them would be listened to in vain.
+        return self.forget()
 
     def forget(self) -> bool:
         """Nothing is said from memory until the next look. False, for the caller to hand on."""
