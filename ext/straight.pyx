@@ -22,6 +22,7 @@ cdef enum:
 cdef bytes JSON = b"application/json"
 cdef bytes RESERVED = b"RESERVED"
 cdef bytes BEARER = b"Bearer "
+cdef object ASIDE = object()  # Not straight: the decision function takes it from the start.
 cdef unsigned long long MIX = 0x9E3779B97F4A7C15  # Fibonacci hashing (Knuth, TAOCP 3, 6.4).
 
 
@@ -174,15 +175,27 @@ cdef class StraightPath:
         door.used = True
         if not self._try_enter():
             return self._others.shed(request)
+        cdef object outcome
+        try:
+            outcome = self._join(request, wish, door)
+        except Exception:
+            outcome = ASIDE  # Whatever it is, the decision function will meet it and say so.
+        if outcome is None:
+            return None
+        self._leave()
+        if outcome is ASIDE:
+            return self._others.decide(request)
+        return self._refused(request, door, outcome)
+
+    cdef object _join(self, Request request, Wish wish, SaleDoor door):
+        """None if it joined its batch; else why memory refuses it, or ASIDE."""
         cdef str user_id = self._user_of(request.authorization)
         if user_id is None or self._throttle.admit(user_id):
-            self._leave()
-            return self._others.decide(request)
+            return ASIDE
         if request.name in self._watched:
             outcome = self._refusal(door.sale, user_id, wish.items_text, self._now_ms())
             if outcome is not None:
-                self._leave()
-                return self._refused(request, door, outcome)
+                return outcome
         request.path = self
         request.sale = door
         request.wish = wish
@@ -190,11 +203,7 @@ cdef class StraightPath:
         request.reservation_id = make_reservation_id(
             request.name, user_id, request.idempotency_key.decode("ascii")
         )
-        try:
-            door.join(request, user_id, request.reservation_id, wish.items_text)
-        except Exception as error:
-            self._leave()
-            return self._others.fail(request, error)
+        door.join(request, user_id, request.reservation_id, wish.items_text)
         return None
 
     def replied(self, Request request not None, bytes until_s not None, bytes reply not None):
