@@ -26,6 +26,7 @@ from api.routing import Route, adapt
 from engine.config import Settings
 from engine.core import Engine
 from engine.errors import ConfigError
+from engine.polling import supervise
 from ext import COMPILED
 
 if COMPILED:
@@ -89,7 +90,8 @@ class HttpServer:
             asyncio.create_task(self._flush_counts(), name="flush counts"),
         ]
         if self.gate is not None:
-            self._tasks.append(asyncio.create_task(self._doors.follow_sales(), name="follow sales"))
+            follow = supervise("Following sales", self._doors.follow_sales, asyncio.Event())
+            self._tasks.append(asyncio.create_task(follow, name="follow sales"))
 
     async def stop(self) -> None:
         """Stops accepting, finishes what is in flight, says goodbye, closes. Idempotent."""

@@ -1,7 +1,7 @@
 """Writes the hot route's answers as bytes, in one piece. Knows no route and decides nothing.
 
 aiohttp builds the headers of each answer anew, checks and serializes them; here those that never
-change are bytes already. That saves 10 of 65 µs per reservation (benchmarks/side_by_side.py).
+change are bytes already. ext/straight.pyx writes the same answers in a third of the time.
 """
 
 from functools import lru_cache

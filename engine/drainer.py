@@ -21,6 +21,7 @@ from redis.exceptions import ResponseError
 
 from engine import metrics
 from engine.clock import Clock
+from engine.columns import make_batch
 from engine.errors import RedisUnavailable, UnknownSale
 from engine.lanes import Lane, Lanes
 from engine.sales import Sale, SaleDirectory
@@ -30,12 +31,10 @@ from engine.store.orders import (
     Terms,
     bury_entry,
     is_oversold,
-    newest_of,
     store_orders,
     store_orders_within_stock,
 )
 from engine.stream import Entry, Malformed, OrderStreams
-from ext import split_batch
 
 logger = logging.getLogger(__name__)
 
@@ -400,16 +399,3 @@ async def _connect_bounded(connect: Callable[[], Awaitable[Connection]]) -> Conn
 
 def _parts(sales: list[str]) -> list[list[str]]:
     return [sales[at : at + STREAMS_MAX] for at in range(0, len(sales), STREAMS_MAX)]
-
-
-def make_batch(sale_id: str, entries: Sequence[Entry | Malformed]) -> OrderBatch:
-    """Flattens entries into columns. Raises ValueError on a malformed one."""
-    batch = OrderBatch(sale_id, newest_entry=newest_of([entry.entry_id for entry in entries]))
-    for entry in entries:
-        if isinstance(entry, Malformed):
-            raise ValueError(f"entry {entry.entry_id} was not written by reserve")
-        wishes: list[int] = []
-        number_of_wish: dict[bytes, int] = {}
-        split_batch(entry.batch, batch.ids, batch.users, wishes, number_of_wish)
-        batch.add_wishes(wishes, number_of_wish, entry.at_ms, entry.until_s)
-    return batch

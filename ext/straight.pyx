@@ -296,7 +296,6 @@ cdef class StraightPath:
         assert at == PyBytes_AS_STRING(whole) + PyBytes_GET_SIZE(whole)
         return whole
 
-
     cdef bytes _refused(self, Request request, SaleDoor door, object outcome):
         """A refusal from memory. Most of a crowd are refused alike, so the last form is kept."""
         if outcome is not self._outcome:

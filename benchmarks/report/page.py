@@ -11,10 +11,12 @@ from typing import Final
 
 from benchmarks.report.compare import compare_section
 from benchmarks.report.context import invariants_section, machine_section
+from benchmarks.report.durability import durability_section
+from benchmarks.report.memory import memory_section
 from benchmarks.report.overload import overload_section
 from benchmarks.report.parts import kernels_section, redis_section
 from benchmarks.report.runs import ReportFailed, Run
-from benchmarks.report.scale import durability_section, memory_section, scaling_section
+from benchmarks.report.scaling import scaling_section
 from benchmarks.report.section import Chart, Missing, Section, Table, Tile
 from benchmarks.report.side_by_side import side_by_side_section
 from benchmarks.report.summary import about, remarks, tiles, verdict

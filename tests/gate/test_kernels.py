@@ -1,7 +1,8 @@
 """The compiled kernels do what their plain forms do, whatever they are given."""
 
 import logging
-from typing import Any
+import re
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -12,11 +13,16 @@ import ext.ids
 import ext.plain.batch
 import ext.plain.ids
 import ext.plain.records
+import ext.plain.throttle
 import ext.plain.tokens
 import ext.records
+import ext.throttle
 import ext.tokens
+from api.answers import PERSONAL, Answer
 from api.tokens import Tokens
-from engine.clock import SystemClock
+from api.written import as_bytes, head_of
+from benchmarks.doors import make_straight_path
+from engine.clock import ManualClock, SystemClock
 
 KEY = b"a-secret-for-tests-of-32-characters"
 HEADER = b"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9."
@@ -157,3 +163,63 @@ def test_both_split_the_same_batches(batch: bytes) -> None:
             return "refused"
 
     assert split(ext.records) == split(ext.plain.records)
+
+
+class Claims(NamedTuple):
+    sub: str
+    exp: float
+    iat: float
+
+
+@given(
+    st.text(st.characters(max_codepoint=300), max_size=130),
+    st.integers(90, 110) | st.floats(90, 110) | st.just(10**400),
+    st.integers(90, 110),
+)
+def test_both_say_alike_whose_a_genuine_token_is_and_until_when(
+    user: str, exp: float, iat: float
+) -> None:
+    token = Tokens(KEY.decode(), SystemClock()).issue("anybody").encode()
+
+    def said(verifier: Any) -> object:
+        return verifier.user_until(token, lambda _: Claims(user, exp, iat), 100.0, 105.0)
+
+    assert said(compiled_verifier) == said(plain_verifier)
+
+
+def test_claims_that_nobody_can_read_make_nobody() -> None:
+    token = Tokens(KEY.decode(), SystemClock()).issue("anybody").encode()
+
+    def broken(_: bytes) -> Claims:
+        raise ValueError("no claims")
+
+    for verifier in (compiled_verifier, plain_verifier):
+        assert verifier.user_until(token, broken, 100.0, 105.0) is None
+        assert verifier.user_until(token[:-1] + b"!", broken, 100.0, 105.0) is None
+
+
+visits = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 400)), max_size=60)
+
+
+@given(visits, st.integers(1, 5), st.integers(1, 4))
+def test_both_throttle_alike(visits: list[tuple[str, int]], burst: int, clients_max: int) -> None:
+    clock = ManualClock()
+    forms: list[Any] = [
+        form(clock, per_second=10, burst=burst, clients_max=clients_max)
+        for form in (ext.throttle.Throttle, ext.plain.throttle.Throttle)
+    ]
+    for client, later_ms in visits:
+        clock.advance(seconds=later_ms / 1000)
+        compiled, plain = (form.admit(client) for form in forms)
+        assert compiled == pytest.approx(plain)
+        assert len(forms[0]) == len(forms[1]) <= 2 * clients_max
+
+
+@given(st.binary(max_size=300), st.sampled_from(["", "/v1/reservations/demo.AAAA"]))
+def test_both_write_the_same_answer(body: bytes, location: str) -> None:
+    answer = Answer(200, body, PERSONAL, "", location)
+    written = make_straight_path().written(head_of(200, PERSONAL), location, body)
+    name = re.search(rb"X-Request-Id: ([^\r]+)", written)
+    assert name is not None
+    date = re.compile(rb"Date: [^\r]+")  # The second may have changed in between.
+    assert date.sub(b"", written) == date.sub(b"", as_bytes(answer, name[1].decode()))
