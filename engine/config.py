@@ -24,6 +24,7 @@ _PASSWORD = re.compile(r"((?:password|passfile|sslpassword)=)[^&]*", re.IGNORECA
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+NotNegativeSeconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Durability(StrEnum):
@@ -32,6 +33,13 @@ class Durability(StrEnum):
     STRICT = "strict"
     BALANCED = "balanced"
     REPLICATED = "replicated"
+
+
+class LimitKind(StrEnum):
+    """How many requests may be in work at once."""
+
+    ADAPTIVE = "adaptive"
+    FIXED = "fixed"
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,19 +58,43 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Front.
     front_processes: NotNegative = 0  # 0: one per core
     gate: bool = True  # the compiled hot path; false: aiohttp serves alone
-    in_flight_max: Positive = (
-        4096  # requests per process, 0.2 s of work; beyond it 503 `overloaded`
-    )
     connections_max: Positive = 20_000  # per process
     connections_per_address_max: Positive = 4096  # per process; raise it behind a proxy
     request_seconds_max: Seconds = 10.0  # a request must have arrived by then (slowloris)
     keepalive_seconds: Seconds = 75.0
     body_bytes_max: Positive = 65_536
-    throttle_per_second: Positive = 50  # requests of one user, per process
-    throttle_burst: Positive = 200
-    anonymous_per_second: Positive = 5  # logins of one address, per process; raise behind a proxy
-    anonymous_burst: Positive = 50
     password_threads: Positive = 2  # argon2 is meant to be slow and large: bound it
+
+    # Admission: who may come in, how fast.
+    limit: LimitKind = LimitKind.ADAPTIVE  # of requests in work; fixed: always `in_flight_max`
+    in_flight_min: Positive = 64  # the adaptive limit's floor, per process
+    in_flight_max: Positive = 4096  # its ceiling, per process; beyond it 503 `overloaded`
+    deadline_seconds: Seconds = 1.0  # a reserve call that waited longer is refused, not served
+    shed_hold_seconds: NotNegativeSeconds = 0.25  # a shed answer is held so long: no instant retry
+    throttle_per_second: Positive = 50  # requests of one user
+    throttle_burst: Positive = 200
+    address_per_second: Positive = 500  # requests of one address: many may share it
+    address_burst: Positive = 2000
+    anonymous_per_second: Positive = 5  # logins of one address; raise it where many share one
+    anonymous_burst: Positive = 50
+    account_per_minute: Positive = 6  # logins of one account, from wherever
+    account_burst: Positive = 20
+    trusted_proxies: str = ""  # networks, by commas, whose X-Forwarded-For or Forwarded is believed
+    unthrottled_networks: str = "127.0.0.0/8,::1/128"  # their addresses are nobody's in particular
+    clients_max: Positive = 1_048_576  # remembered by the throttles of one machine, 16 bytes each
+    clients_file: str | None = (
+        None  # shared by a machine's fronts; None: each its own. `up` sets it
+    )
+    machines: Positive = 1  # that fronts run on: each grants its share of every rate
+    pace_max: NotNegative = (
+        0  # reservations/s admitted at most, all fronts together; 0: what is stored
+    )
+    backlog_seconds_max: Seconds = 1.0  # the pace slows before storing lags more than this
+    risk_url: str | None = None  # asked before a queue ticket is given
+    risk_seconds_max: Seconds = 0.5
+    risk_required: bool = False  # no ticket while the risk service or captcha does not answer
+    captcha_url: str | None = None  # a `siteverify` service, for sales that ask for a captcha
+    captcha_secret: str | None = None
 
     # Reservation.
     batch_max: Annotated[int, msgspec.Meta(ge=1, le=512)] = 256  # reserve.lua refuses beyond 512
@@ -88,7 +120,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def masked(self) -> dict[str, object]:
         """The settings as they may be shown: secrets and passwords hidden."""
         shown = msgspec.structs.asdict(self)
-        for name in ("secret", "sandbox_secret"):
+        for name in ("secret", "sandbox_secret", "captcha_secret"):
             shown[name] = "***" if shown[name] else None
         for name in ("redis_url", "postgres_url"):
             shown[name] = mask_url(shown[name])

@@ -29,6 +29,10 @@ class ProviderUnavailable(Unavailable):
     """A payment provider did not answer. The payment may or may not have happened."""
 
 
+class CircuitOpen(Unavailable):
+    """A server failed so often that it is not asked now. Nothing was done."""
+
+
 class Overloaded(DoorbusterError):
     """A bounded queue is full. Nothing was done; come back later."""
 

@@ -41,3 +41,41 @@ dispatched_to_nothing: Final = Counter(
     "Confirms, releases and restocks of what Redis does not know.",
     ["kind"],
 )
+
+refused: Final = Counter(
+    "doorbuster_refused", "Requests that admission refused, by its reason.", ["reason"]
+)
+limit: Final = Gauge(
+    "doorbuster_limit", "Requests that may be in work at once.", multiprocess_mode="livesum"
+)
+in_flight: Final = Gauge("doorbuster_in_flight", "Requests in work.", multiprocess_mode="livesum")
+pace: Final = Gauge(
+    "doorbuster_pace",
+    "Reservations per second that every hop can store; +Inf while none is the limit.",
+    multiprocess_mode="mostrecent",
+)
+hop_pace: Final = Gauge(
+    "doorbuster_hop_pace",
+    "Reservations per second that one hop can store.",
+    ["hop"],
+    multiprocess_mode="mostrecent",
+)
+breaker: Final = Gauge(
+    "doorbuster_breaker",
+    "Circuit breakers: 0 closed, 1 half open, 2 open.",
+    ["server"],
+    multiprocess_mode="max",
+)
+queue_waiting: Final = Gauge(
+    "doorbuster_queue_waiting",
+    "Visitors waiting in all rooms.",
+    multiprocess_mode="mostrecent",
+)
+queue_tickets: Final = Counter(
+    "doorbuster_queue_tickets", "Queue tickets, by what was said.", ["said"]
+)
+queue_eta_error: Final = Histogram(
+    "doorbuster_queue_eta_error_ratio",
+    "How far the promised wait was off, relative to the actual one.",
+    buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0),
+)
