@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 
@@ -24,6 +25,7 @@ _PASSWORD = re.compile(r"((?:password|passfile|sslpassword)=)[^&]*", re.IGNORECA
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Network = IPv4Network | IPv6Network
 NotNegativeSeconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -70,7 +72,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     in_flight_min: Positive = 64  # the adaptive limit's floor, per process
     in_flight_max: Positive = 4096  # its ceiling, per process; beyond it 503 `overloaded`
     deadline_seconds: Seconds = 1.0  # a reserve call that waited longer is refused, not served
-    shed_hold_seconds: NotNegativeSeconds = 0.25  # a shed answer is held so long: no instant retry
+    shed_hold_seconds: Network = IPv4Network | IPv6Network
+NotNegativeSeconds = 0.25  # a shed answer is held so long: no instant retry
     throttle_per_second: Positive = 50  # requests of one user
     throttle_burst: Positive = 200
     address_per_second: Positive = 500  # requests of one address: many may share it
@@ -153,6 +156,10 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         for name in ("secret", "sandbox_secret")
         if isinstance(secret := checked.get(name), str) and len(secret) < SECRET_BYTES_MIN
     )
+    for name in ("trusted_proxies", "unthrottled_networks"):
+        _check_networks(name, checked, problems)
+    for name in ("risk_url", "captcha_url"):
+        _check_url(name, checked, ("http://", "https://"), problems)
     _check_url("redis_url", checked, ("redis://", "rediss://", "unix://"), problems)
     _check_url("postgres_url", checked, ("postgres://", "postgresql://"), problems)
     if problems:
@@ -196,6 +203,18 @@ def _check(name: str, value: object, problems: list[str]) -> Any:
         shown = "***" if "secret" in name else repr(value)
         problems.append(f"{ENV_PREFIX}{name.upper()}={shown}: {error}")
         return None
+
+
+def read_networks(text: str) -> tuple[Network, ...]:
+    """Networks in CIDR notation, by commas. Raises ValueError."""
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _check_networks(name: str, values: Mapping[str, Any], problems: list[str]) -> None:
+    try:
+        read_networks(values.get(name) or "")
+    except ValueError as error:
+        problems.append(f"{ENV_PREFIX}{name.upper()}={values[name]!r}: {error}")
 
 
 def _check_url(

@@ -25,7 +25,11 @@ WRONG = {
     "DOORBUSTER_DURABILITY": "eventually",
     "DOORBUSTER_FRONT_PROCESSES": "-1",
     "DOORBUSTER_GATE": "perhaps",
+    "DOORBUSTER_LIMIT": "none",
+    "DOORBUSTER_IN_FLIGHT_MIN": "0",
     "DOORBUSTER_IN_FLIGHT_MAX": "0",
+    "DOORBUSTER_DEADLINE_SECONDS": "0",
+    "DOORBUSTER_SHED_HOLD_SECONDS": "-1",
     "DOORBUSTER_CONNECTIONS_MAX": "many",
     "DOORBUSTER_CONNECTIONS_PER_ADDRESS_MAX": "1.5",
     "DOORBUSTER_REQUEST_SECONDS_MAX": "0",
@@ -33,6 +37,20 @@ WRONG = {
     "DOORBUSTER_BODY_BYTES_MAX": "64k",
     "DOORBUSTER_THROTTLE_PER_SECOND": "0",
     "DOORBUSTER_THROTTLE_BURST": "none",
+    "DOORBUSTER_ADDRESS_PER_SECOND": "0",
+    "DOORBUSTER_ADDRESS_BURST": "0",
+    "DOORBUSTER_ACCOUNT_PER_MINUTE": "0",
+    "DOORBUSTER_ACCOUNT_BURST": "0",
+    "DOORBUSTER_TRUSTED_PROXIES": "10.0.0.0/33",
+    "DOORBUSTER_UNTHROTTLED_NETWORKS": "localhost",
+    "DOORBUSTER_CLIENTS_MAX": "0",
+    "DOORBUSTER_MACHINES": "0",
+    "DOORBUSTER_PACE_MAX": "-1",
+    "DOORBUSTER_BACKLOG_SECONDS_MAX": "0",
+    "DOORBUSTER_RISK_URL": "ftp://risk",
+    "DOORBUSTER_RISK_SECONDS_MAX": "0",
+    "DOORBUSTER_RISK_REQUIRED": "perhaps",
+    "DOORBUSTER_CAPTCHA_URL": "captcha",
     "DOORBUSTER_ANONYMOUS_PER_SECOND": "0",
     "DOORBUSTER_ANONYMOUS_BURST": "-1",
     "DOORBUSTER_PASSWORD_THREADS": "0",
@@ -50,6 +68,7 @@ WRONG = {
 }
 # Any text will do for these.
 FREE = {"data_dir", "host", "public_url", "worker_name", "sandbox_url"}
+FREE |= {"clients_file", "captcha_secret"}
 
 
 def test_every_wrong_setting_is_named_in_one_go() -> None:
