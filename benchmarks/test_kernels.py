@@ -8,6 +8,7 @@ import pytest
 
 import ext.batch
 import ext.ids
+import ext.meter
 import ext.records
 import ext.throttle
 import ext.tokens
@@ -19,6 +20,7 @@ from benchmarks.doors import make_straight_path
 from engine.clock import SystemClock
 from ext.plain import batch as plain_batch
 from ext.plain import ids as plain_ids
+from ext.plain import meter as plain_meter
 from ext.plain import records as plain_records
 from ext.plain import throttle as plain_throttle
 from ext.plain import tokens as plain_tokens
@@ -126,5 +128,18 @@ def test_written(benchmark: Any, write: Any) -> None:
     def call() -> None:
         for _ in range(CALLS):
             write(answer)
+
+    measure(benchmark, call, CALLS)
+
+
+@pytest.mark.benchmark(group="kernels: meter a request")
+@forms(ext.meter, plain_meter)
+def test_meter(benchmark: Any, kernel: Any) -> None:
+    meter = kernel.Meter(SystemClock())
+    meter.set_rate(1e9, 1e9)  # A limit that holds nobody up: with none the clock is not read.
+
+    def call() -> None:
+        for _ in range(CALLS):
+            meter.admit()
 
     measure(benchmark, call, CALLS)
