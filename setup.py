@@ -3,7 +3,18 @@
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-KERNELS = ("batch", "gate", "holders", "ids", "meter", "records", "straight", "throttle", "tokens")
+KERNELS = (
+    "batch",
+    "gate",
+    "holders",
+    "ids",
+    "limit",
+    "meter",
+    "records",
+    "straight",
+    "throttle",
+    "tokens",
+)
 
 setup(
     ext_modules=cythonize(

@@ -8,6 +8,7 @@ try:
     from ext.batch import ReserveBatch
     from ext.holders import HolderTable
     from ext.ids import make_reservation_id
+    from ext.limit import Limit
     from ext.meter import Meter
     from ext.records import split_batch
     from ext.throttle import Throttle
@@ -18,6 +19,7 @@ except ImportError:
     from ext.plain.batch import ReserveBatch  # type: ignore[assignment]
     from ext.plain.holders import HolderTable  # type: ignore[assignment]
     from ext.plain.ids import make_reservation_id
+    from ext.plain.limit import Limit  # type: ignore[assignment]
     from ext.plain.meter import Meter  # type: ignore[assignment]
     from ext.plain.records import split_batch
     from ext.plain.throttle import Throttle  # type: ignore[assignment]
@@ -28,6 +30,7 @@ except ImportError:
 __all__ = [
     "COMPILED",
     "HolderTable",
+    "Limit",
     "Meter",
     "ReserveBatch",
     "Throttle",

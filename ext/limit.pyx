@@ -1,0 +1,232 @@
+# cython: cdivision=True
+"""How many requests may be in work at once, learnt from how long they take. Knows no request.
+
+Every number is explained in ext/plain/limit.py, its plain form.
+"""
+
+import time
+
+from libc.math cimport INFINITY, ceil, sqrt
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+cdef enum:
+    CLASSES = 3
+    START = 512
+    PAYMENT_MORE = 16
+    SAMPLES_MIN = 10
+    CLASS_SAMPLES_MIN = 5
+
+cdef double BROWSE_SHARE = 0.75
+cdef double PAYMENT_SHARE = 1.25
+cdef double WINDOW_SECONDS = 0.1
+cdef double WINDOW_SECONDS_MAX = 1.0
+cdef double TOLERANCE = 2.0
+cdef double SLACK_SECONDS = 0.02
+cdef double GRADIENT_MIN = 0.5
+cdef double GROWTH = 0.25
+cdef double AMPLE = 0.5
+cdef double SMOOTHING = 0.5
+cdef double LEARNING = 0.25
+cdef double SAMPLE_TIMES_MAX = 4.0
+cdef double PROBE_SECONDS = 1.0
+cdef double PROBE_SECONDS_MAX = 32.0
+cdef double SETTLE_SECONDS = 0.05
+cdef double MEASURE_SECONDS = 0.05
+cdef double PROBE_LENGTH_MAX = 0.5
+cdef double PROBE_RISE = 1.25
+cdef double EARLIEST = 1e-9
+
+
+cdef class Limit:
+    """A gradient limit, after Gradient2 of Netflix's concurrency-limits and Envoy's adaptive
+    concurrency filter.
+
+    Per class of requests two latencies are compared: that of the window just over, and the one
+    without load. Up to `TOLERANCE` times the latter plus `SLACK_SECONDS` the limit grows by its
+    square root per window; beyond, it shrinks in proportion. Classes weigh by their samples. What
+    a class takes without load is learnt whenever no more than `floor` are in work, and, as Envoy
+    does, by a probe: while requests are being shed, the limit goes down to `floor` for a tenth of
+    a second now and then. All fronts probe at the same times of the day: one that probed alone
+    would measure the load of the others.
+    """
+
+    def __init__(self, object clock not None, *, int floor, int ceiling, bint adaptive):
+        self._clock = clock
+        # The machine's own clock is read without a detour; another one is asked.
+        self._monotonic = None if clock.monotonic is time.monotonic else clock.monotonic
+        self._ceiling = ceiling
+        self._floor = min(floor, ceiling) if adaptive else ceiling
+        self._adaptive = adaptive
+        self._probe_interval = PROBE_SECONDS
+        self._set_limit(max(self._floor, min(<int>START, ceiling)) if adaptive else ceiling)
+        self._learnt = self.limit
+        self._begin_window(self._now(), WINDOW_SECONDS)
+
+    cpdef double try_enter(self, int priority) except -1:
+        """The time of entering, above 0, and `leave` must follow; 0.0: shed."""
+        cdef double now
+        assert 0 <= priority < CLASSES
+        if self.in_flight >= self._places[priority]:
+            self._reached = True
+            if self._probing:
+                now = self._now()
+                if now >= self._probe_until:
+                    self._end_probe(now)  # Whatever is in work hangs: nobody leaves.
+            return 0.0
+        return self.enter(priority)
+
+    cpdef double enter(self, int priority) except -1:
+        """As `try_enter`, but nobody is shed."""
+        assert 0 <= priority < CLASSES
+        self.in_flight += 1
+        if self.in_flight > self._peak:
+            self._peak = self.in_flight
+        return self._now()
+
+    def has_excess(self, int priority):
+        """Whether more are in work than such a request would have been let in with."""
+        assert 0 <= priority < CLASSES
+        return self.in_flight > self._places[priority]
+
+    cpdef int leave(self, int priority, double entered, bint measured) except -1:
+        """Gives the place back. `measured`: what it took counts as such a request's latency."""
+        cdef double now
+        assert 0 <= priority < CLASSES
+        assert self.in_flight > 0
+        self.in_flight -= 1
+        if not self._adaptive:
+            return 0
+        now = self._now()
+        if measured and entered >= self._since:
+            self._sums[priority] += min(now - entered, self._sample_max(priority))
+            self._counts[priority] += 1
+        if now >= self._ends:
+            self._close_window(now)
+        return 0
+
+    def noload(self, int priority):
+        """The seconds such a request takes without load; 0.0: not known yet."""
+        assert 0 <= priority < CLASSES
+        return self._noload[priority]
+
+    cdef int _close_window(self, double now) except -1:
+        cdef int samples = self._counts[0] + self._counts[1] + self._counts[2]
+        cdef double mean
+        if self._probing:
+            if samples >= SAMPLES_MIN or now >= self._probe_until:
+                self._end_probe(now)
+        elif now >= self._probe_at and self._reached and self.limit > self._floor:
+            self._begin_probe(now)
+        elif now >= self._window_ends and samples >= SAMPLES_MIN:
+            mean = (self._sums[0] + self._sums[1] + self._sums[2]) / samples
+            self._adjust()
+            self._begin_window(now, min(max(WINDOW_SECONDS, 2 * mean), WINDOW_SECONDS_MAX))
+        return 0
+
+    cdef int _adjust(self) except -1:
+        """One step of the limit, by the window that is over."""
+        cdef bint ample = True
+        cdef double gradient = self._gradient(self._peak <= self._floor, &ample)
+        cdef double headroom = self._learnt * GROWTH if ample else sqrt(self._learnt)
+        cdef double wanted = self._learnt * gradient + headroom
+        if wanted < self._learnt:
+            self._learnt += SMOOTHING * (wanted - self._learnt)
+        elif 2 * self._peak >= self._learnt:  # What is not used is not known to be good.
+            self._learnt = wanted
+        self._learnt = min(max(self._learnt, <double>self._floor), <double>self._ceiling)
+        self._set_limit(<int>self._learnt)
+        return 0
+
+    cdef double _gradient(self, bint quiet, bint* ample) noexcept:
+        """How far the classes are within their targets, and whether all are far below."""
+        cdef double weighted = 0, short, target
+        cdef int samples = 0, priority, count
+        for priority in range(CLASSES):
+            count = self._counts[priority]
+            if count == 0:
+                continue
+            short = self._sums[priority] / count
+            self._learn(priority, short, count, quiet)
+            target = self._target(priority)
+            weighted += count * min(max(target / max(short, EARLIEST), GRADIENT_MIN), 1.0)
+            samples += count
+            if short > AMPLE * target:
+                ample[0] = False
+        return weighted / samples
+
+    cdef int _learn(self, int priority, double short, int count, bint quiet) noexcept:
+        """A quiet window tells the no-load latency; any other one that it is not above its own."""
+        cdef double known = self._noload[priority]
+        if known == 0:
+            self._noload[priority] = short
+        elif count >= CLASS_SAMPLES_MIN and (quiet or short < known):
+            self._noload[priority] += LEARNING * (short - known)
+        return 0
+
+    cdef int _begin_probe(self, double now) noexcept:
+        self._probing = True
+        self._probe_until = now + SETTLE_SECONDS + PROBE_LENGTH_MAX
+        self._set_limit(self._floor)
+        self._begin_window(now, SETTLE_SECONDS + MEASURE_SECONDS)
+        self._since = now + SETTLE_SECONDS
+        return 0
+
+    cdef int _end_probe(self, double now) except -1:
+        cdef bint risen = False
+        cdef int priority, count
+        cdef double wall = self._clock.now_ms() / 1000.0
+        self._probing = False
+        for priority in range(CLASSES):
+            count = self._counts[priority]
+            if count >= CLASS_SAMPLES_MIN:
+                risen |= self._take_probe(priority, self._sums[priority] / count)
+        self._probe_interval = (
+            PROBE_SECONDS if risen else min(2 * self._probe_interval, PROBE_SECONDS_MAX)
+        )
+        self._probe_at = now + self._probe_interval - wall % self._probe_interval
+        self._set_limit(<int>self._learnt)
+        self._begin_window(now, WINDOW_SECONDS)
+        self._since = now  # Those who entered during the probe say nothing of the limit.
+        return 0
+
+    cdef bint _take_probe(self, int priority, double short) noexcept:
+        """Whether a no-load latency has risen. It goes half the way then: a hiccup is no news."""
+        cdef double known = self._noload[priority]
+        if known == 0 or short <= known:
+            self._noload[priority] = short
+            return False
+        self._noload[priority] += (short - known) / 2
+        return short > PROBE_RISE * known
+
+    cdef int _begin_window(self, double now, double seconds) noexcept:
+        cdef int priority
+        for priority in range(CLASSES):
+            self._sums[priority] = 0
+            self._counts[priority] = 0
+        self._peak = self.in_flight
+        self._reached = False
+        self._since = 0
+        self._window_ends = self._ends = now + seconds
+        if not self._probing and now < self._probe_at < self._ends:
+            self._ends = self._probe_at
+        return 0
+
+    cdef double _target(self, int priority) noexcept:
+        return TOLERANCE * self._noload[priority] + SLACK_SECONDS
+
+    cdef double _sample_max(self, int priority) noexcept:
+        return SAMPLE_TIMES_MAX * self._target(priority) if self._noload[priority] else INFINITY
+
+    cdef int _set_limit(self, int limit) noexcept:
+        self.limit = limit
+        self._places[0] = <int>(PAYMENT_SHARE * limit) + PAYMENT_MORE
+        self._places[1] = limit
+        self._places[2] = <int>ceil(BROWSE_SHARE * limit)
+        return 0
+
+    cdef double _now(self) except -1:
+        cdef timespec now
+        if self._monotonic is None:
+            clock_gettime(CLOCK_MONOTONIC, &now)
+            return now.tv_sec + now.tv_nsec * 1e-9
+        return max(<double>self._monotonic(), EARLIEST)

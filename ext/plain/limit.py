@@ -1,0 +1,217 @@
+"""How many requests may be in work at once, learnt from how long they take. Knows no request."""
+
+import math
+from typing import Final, Protocol
+
+CLASSES: Final = 3  # Payment, reserve, browse: engine.admission.limit.Priority names them.
+BROWSE_SHARE: Final = 0.75  # Of the limit; who only looks is shed first, …
+PAYMENT_SHARE: Final = 1.25  # … and who pays last: he holds units that others wait for.
+PAYMENT_MORE: Final = 16  # A small limit, too, has places for payments.
+
+START: Final = 512  # What the first crowd finds: about the knee of one front on two cores.
+WINDOW_SECONDS: Final = 0.1  # Some batches' worth …
+WINDOW_SECONDS_MAX: Final = 1.0  # … also where a request takes longer than that.
+SAMPLES_MIN: Final = 10  # Per window; fewer say nothing.
+CLASS_SAMPLES_MIN: Final = 5  # Per class, to change what was known of it.
+
+TOLERANCE: Final = 2.0  # Latency may be so many times what it is without load, …
+SLACK_SECONDS: Final = (
+    0.02  # … and this more: batches fill up, and that is how the knee is reached.
+)
+GRADIENT_MIN: Final = 0.5
+GROWTH: Final = 0.25  # Per window while every class is far below its target: slow start.
+AMPLE: Final = 0.5  # Of the target: far below it.
+SMOOTHING: Final = 0.5  # Of a step down; steps up are small by themselves.
+LEARNING: Final = 0.25  # How far a window moves a no-load latency.
+SAMPLE_TIMES_MAX: Final = 4.0  # Of the target; a sample beyond says no more than "too long".
+
+PROBE_SECONDS: Final = 1.0  # Until the first probe; doubled from probe to probe …
+PROBE_SECONDS_MAX: Final = 32.0  # … up to this: probing costs 0.1 % of the throughput then.
+SETTLE_SECONDS: Final = 0.05  # A probe waits until what was in work, here and next door, has left,
+MEASURE_SECONDS: Final = 0.05  # measures for so long …
+PROBE_LENGTH_MAX: Final = 0.5  # … or until there are samples, but no longer than this.
+PROBE_RISE: Final = 1.25  # A probe that finds more than so many times as much is soon repeated.
+
+EARLIEST: Final = 1e-9  # No clock of ours begins before; 0.0 means "shed".
+
+
+class _Clock(Protocol):
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+
+
+class Limit:
+    """A gradient limit, after Gradient2 of Netflix's concurrency-limits and Envoy's adaptive
+    concurrency filter.
+
+    Per class of requests two latencies are compared: that of the window just over, and the one
+    without load. Up to `TOLERANCE` times the latter plus `SLACK_SECONDS` the limit grows by its
+    square root per window; beyond, it shrinks in proportion. Classes weigh by their samples. What
+    a class takes without load is learnt whenever no more than `floor` are in work, and, as Envoy
+    does, by a probe: while requests are being shed, the limit goes down to `floor` for a tenth of
+    a second now and then. All fronts probe at the same times of the day: one that probed alone
+    would measure the load of the others.
+    """
+
+    def __init__(self, clock: _Clock, *, floor: int, ceiling: int, adaptive: bool) -> None:
+        # The machine's own clock is read without a detour; another one is asked.
+        self._clock = clock
+        self._ceiling = ceiling
+        self._floor = min(floor, ceiling) if adaptive else ceiling
+        self._adaptive = adaptive
+        self.in_flight = 0
+        self._noload = [0.0] * CLASSES  # Seconds; 0: not known yet.
+        self._probing = False
+        self._probe_interval = PROBE_SECONDS
+        self._probe_at = 0.0  # As soon as the limit is first reached.
+        self._learnt = 0.0  # The limit, unrounded, when no probe is under way.
+        self._set_limit(max(self._floor, min(START, ceiling)) if adaptive else ceiling)
+        self._learnt = float(self.limit)
+        self._begin_window(self._now(), WINDOW_SECONDS)
+
+    def try_enter(self, priority: int) -> float:
+        """The time of entering, above 0, and `leave` must follow; 0.0: shed."""
+        if self.in_flight >= self._places[priority]:
+            self._reached = True
+            if self._probing and self._now() >= self._probe_until:
+                self._end_probe(self._now())  # Whatever is in work hangs: nobody leaves.
+            return 0.0
+        return self.enter(priority)
+
+    def enter(self, priority: int) -> float:
+        """As `try_enter`, but nobody is shed."""
+        self.in_flight += 1
+        self._peak = max(self._peak, self.in_flight)
+        return self._now()
+
+    def has_excess(self, priority: int) -> bool:
+        """Whether more are in work than such a request would have been let in with."""
+        return self.in_flight > self._places[priority]
+
+    def leave(self, priority: int, entered: float, measured: bool) -> None:
+        """Gives the place back. `measured`: what it took counts as such a request's latency."""
+        assert self.in_flight > 0
+        self.in_flight -= 1
+        if not self._adaptive:
+            return
+        now = self._now()
+        if measured and entered >= self._since:
+            self._sums[priority] += min(now - entered, self._sample_max(priority))
+            self._counts[priority] += 1
+        if now >= self._ends:
+            self._close_window(now)
+
+    def noload(self, priority: int) -> float:
+        """The seconds such a request takes without load; 0.0: not known yet."""
+        return self._noload[priority]
+
+    def _close_window(self, now: float) -> None:
+        samples = sum(self._counts)
+        if self._probing:
+            if samples >= SAMPLES_MIN or now >= self._probe_until:
+                self._end_probe(now)
+        elif now >= self._probe_at and self._reached and self.limit > self._floor:
+            self._begin_probe(now)
+        elif now >= self._window_ends and samples >= SAMPLES_MIN:
+            mean = sum(self._sums) / samples
+            self._adjust()
+            self._begin_window(now, min(max(WINDOW_SECONDS, 2 * mean), WINDOW_SECONDS_MAX))
+
+    def _adjust(self) -> None:
+        """One step of the limit, by the window that is over."""
+        gradient, ample = self._gradient(quiet=self._peak <= self._floor)
+        headroom = self._learnt * GROWTH if ample else math.sqrt(self._learnt)
+        wanted = self._learnt * gradient + headroom
+        if wanted < self._learnt:
+            self._learnt += SMOOTHING * (wanted - self._learnt)
+        elif 2 * self._peak >= self._learnt:  # What is not used is not known to be good.
+            self._learnt = wanted
+        self._learnt = min(max(self._learnt, self._floor), self._ceiling)
+        self._set_limit(int(self._learnt))
+
+    def _gradient(self, *, quiet: bool) -> tuple[float, bool]:
+        """How far the classes are within their targets, and whether all are far below."""
+        weighted, samples, ample = 0.0, 0, True
+        for priority in range(CLASSES):
+            count = self._counts[priority]
+            if not count:
+                continue
+            short = self._sums[priority] / count
+            self._learn(priority, short, count, quiet=quiet)
+            target = self._target(priority)
+            weighted += count * min(max(target / max(short, EARLIEST), GRADIENT_MIN), 1.0)
+            samples += count
+            ample = ample and short <= AMPLE * target
+        return weighted / samples, ample
+
+    def _learn(self, priority: int, short: float, count: int, *, quiet: bool) -> None:
+        """A quiet window tells the no-load latency; any other one that it is not above its own."""
+        known = self._noload[priority]
+        if not known:
+            self._noload[priority] = short
+        elif count >= CLASS_SAMPLES_MIN and (quiet or short < known):
+            self._noload[priority] += LEARNING * (short - known)
+
+    def _begin_probe(self, now: float) -> None:
+        self._probing = True
+        self._probe_until = now + SETTLE_SECONDS + PROBE_LENGTH_MAX
+        self._set_limit(self._floor)
+        self._begin_window(now, SETTLE_SECONDS + MEASURE_SECONDS)
+        self._since = now + SETTLE_SECONDS
+
+    def _end_probe(self, now: float) -> None:
+        self._probing = False
+        risen = False
+        for priority in range(CLASSES):
+            if self._counts[priority] >= CLASS_SAMPLES_MIN:
+                risen |= self._take_probe(priority, self._sums[priority] / self._counts[priority])
+        self._probe_interval = (
+            PROBE_SECONDS if risen else min(2 * self._probe_interval, PROBE_SECONDS_MAX)
+        )
+        self._probe_at = now + self._probe_interval - self._wall() % self._probe_interval
+        self._set_limit(int(self._learnt))
+        self._begin_window(now, WINDOW_SECONDS)
+        self._since = now  # Those who entered during the probe say nothing of the limit.
+
+    def _take_probe(self, priority: int, short: float) -> bool:
+        """Whether a no-load latency has risen. It goes half the way then: a hiccup is no news."""
+        known = self._noload[priority]
+        if not known or short <= known:
+            self._noload[priority] = short
+            return False
+        self._noload[priority] += (short - known) / 2
+        return short > PROBE_RISE * known
+
+    def _begin_window(self, now: float, seconds: float) -> None:
+        self._sums = [0.0] * CLASSES
+        self._counts = [0] * CLASSES
+        self._peak = self.in_flight
+        self._reached = False
+        self._since = 0.0
+        self._window_ends = now + seconds
+        self._ends = self._window_ends
+        if not self._probing and now < self._probe_at < self._ends:
+            self._ends = self._probe_at
+
+    def _target(self, priority: int) -> float:
+        return TOLERANCE * self._noload[priority] + SLACK_SECONDS
+
+    def _sample_max(self, priority: int) -> float:
+        return SAMPLE_TIMES_MAX * self._target(priority) if self._noload[priority] else math.inf
+
+    def _set_limit(self, limit: int) -> None:
+        self.limit = limit
+        self._places = (
+            int(PAYMENT_SHARE * limit) + PAYMENT_MORE,
+            limit,
+            math.ceil(BROWSE_SHARE * limit),
+        )
+
+    def _now(self) -> float:
+        return max(self._clock.monotonic(), EARLIEST)
+
+    def _wall(self) -> float:
+        return self._clock.now_ms() / 1000
