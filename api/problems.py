@@ -6,6 +6,7 @@ The one list of codes is here; tests and documents are held against it.
 import math
 from collections.abc import Sequence
 from enum import StrEnum
+from random import Random
 from typing import Final, NamedTuple, Self
 
 import msgspec
@@ -26,6 +27,7 @@ from engine.errors import (
 RETRY_AFTER_SECONDS_MAX: Final = (
     3600  # Clocks drift and sales are moved: ask again within the hour.
 )
+JITTER_SECONDS_MAX: Final = 2  # A crowd that was shed comes back over three seconds.
 TYPE_PREFIX: Final = "urn:doorbuster:problem:"
 
 
@@ -37,6 +39,8 @@ class Code(StrEnum):
     WRONG_CREDENTIALS = "wrong_credentials"
     WEBHOOK_REFUSED = "webhook_refused"
     FORBIDDEN = "forbidden"
+    TICKET_REQUIRED = "ticket_required"
+    TICKET_INVALID = "ticket_invalid"
     NOT_FOUND = "not_found"
     UNKNOWN_SALE = "unknown_sale"
     UNKNOWN_SKU = "unknown_sku"
@@ -79,6 +83,8 @@ _MEANINGS: Final[dict[Code, _Meaning]] = {
     Code.WRONG_CREDENTIALS: _Meaning(401, "E-mail or password is wrong"),
     Code.WEBHOOK_REFUSED: _Meaning(401, "The webhook is not genuine"),
     Code.FORBIDDEN: _Meaning(403, "Not allowed for this role"),
+    Code.TICKET_REQUIRED: _Meaning(403, "A queue ticket whose turn has come is needed"),
+    Code.TICKET_INVALID: _Meaning(403, "The queue ticket is not good"),
     Code.NOT_FOUND: _Meaning(404, "There is no such thing"),
     Code.UNKNOWN_SALE: _Meaning(404, "There is no such sale"),
     Code.UNKNOWN_SKU: _Meaning(404, "The sale has no such SKU"),
@@ -172,6 +178,29 @@ def problem(
     if meaning.status == 401:
         headers = (*headers, ("WWW-Authenticate", "Bearer"))
     return Answer(meaning.status, msgspec.json.encode(body), headers, code.value)
+
+
+def throttled(
+    policy: str, *, per_second: float, burst: int, wait_s: float, remaining: int, reset_s: float
+) -> Answer:
+    """429 with what the client may do under `policy` (draft-ietf-httpapi-ratelimit-headers)."""
+    answer = problem(Code.THROTTLED, retry_after_s=wait_s)
+    headers = (
+        *answer.headers,
+        ("RateLimit-Policy", f'"{policy}";q={burst};w={max(1, round(burst / per_second))}'),
+        ("RateLimit", f'"{policy}";r={max(remaining, 0)};t={max(math.ceil(reset_s), 1)}'),
+    )
+    return msgspec.structs.replace(answer, headers=headers)
+
+
+def spread(answer: Answer, dice: Random) -> Answer:
+    """The refusal with a Retry-After of its own: those refused together shall not return together."""
+    seconds = dict(answer.headers).get("Retry-After")
+    if seconds is None:
+        return answer
+    later = str(int(seconds) + dice.randint(0, JITTER_SECONDS_MAX))
+    headers = tuple((n, later if n == "Retry-After" else v) for n, v in answer.headers)
+    return msgspec.structs.replace(answer, headers=headers)
 
 
 def _bounded(seconds: float) -> str:

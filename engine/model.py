@@ -43,6 +43,8 @@ class Outcome(StrEnum):
     PAUSED = "PAUSED"
     UNKNOWN_SKU = "UNKNOWN_SKU"
     STALE_EPOCH = "STALE_EPOCH"
+    TICKET_REQUIRED = "TICKET_REQUIRED"
+    TICKET_USED = "TICKET_USED"
 
 
 class ReservationState(StrEnum):

@@ -6,13 +6,17 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdio cimport snprintf
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 cdef object logger = logging.getLogger(__name__)
 
 cdef enum:
     ARGUMENTS = 2  # What follows the first arguments: columns and lines (see reserve.lua).
-    COLUMNS = 4
+    COLUMNS = 5
+    WISHES = 3  # The one column that has no element per request.
+    TICKETS = 4  # Not sent unless a request has a ticket.
+    TICKETS_MAX = 1 << 24  # The room gives out no higher number.
+    TICKET_MAX = 5  # Bytes of one in MessagePack.
     HEAD_MAX = 24  # '*', a count or '$', a length, and CRLF
     SHORT_MAX = 31  # Bytes of a text that MessagePack heads with one byte.
     FIRST_SIZE = 4096
@@ -32,7 +36,7 @@ cdef class ReserveBatch:
 
     cdef readonly list waiters
     cdef dict _wants
-    cdef Buffer _columns[COLUMNS]  # user ids, reservation ids, wants, wishes
+    cdef Buffer _columns[COLUMNS]  # user ids, reservation ids, wants, wishes, tickets
     cdef Buffer _lines
 
     def __cinit__(self):
@@ -48,8 +52,10 @@ cdef class ReserveBatch:
         return len(self.waiters)
 
     def add(self, object waiter not None, str user_id not None, str reservation_id not None,
-            str items_text not None):
-        """Adds one reservation to the call."""
+            str items_text not None, long ticket=0):
+        """Adds one reservation to the call. `ticket` is -1, 0 or a number (see reserve.lua)."""
+        if not -1 <= ticket <= TICKETS_MAX:
+            raise ValueError(f"{ticket} is no number of a ticket")
         cdef Py_ssize_t user_length, id_length, items_length
         cdef const char* user = PyUnicode_AsUTF8AndSize(user_id, &user_length)
         cdef const char* id = PyUnicode_AsUTF8AndSize(reservation_id, &id_length)
@@ -62,6 +68,8 @@ cdef class ReserveBatch:
         make_room(&self._columns[2], HEAD_MAX)
         make_room(&self._columns[3], items_length + HEAD_MAX)
         make_room(&self._lines, id_length + user_length + items_length + HEAD_MAX)
+        if ticket != 0 or self._columns[TICKETS].length > 0:
+            self._put_ticket(ticket)
         self.waiters.append(waiter)
         if known is None:
             self._wants[items_text] = want
@@ -77,11 +85,23 @@ cdef class ReserveBatch:
         put(&self._lines, b" ", 1)
         put(&self._lines, items, items_length)
 
+    cdef int _put_ticket(self, long ticket) except -1:
+        """The first one to have a ticket brings the column: all before him had none."""
+        cdef Py_ssize_t before = len(self.waiters)
+        cdef Buffer* column = &self._columns[TICKETS]
+        make_room(column, before + TICKET_MAX)
+        if column.length == 0:
+            memset(column.data, 0, before)
+            column.length = before
+        put_ticket(column, ticket)
+        return 0
+
     def command(self, bytes prefix not None, int prefix_arguments):
         """The whole call in RESP: `prefix`, which packs the first arguments, and the reservations."""
         cdef Buffer whole
-        cdef Py_ssize_t columns_length = 3 * COLUMNS
-        for column in range(COLUMNS):
+        cdef int columns = COLUMNS if self._columns[TICKETS].length > 0 else TICKETS
+        cdef Py_ssize_t columns_length = 3 * columns
+        for column in range(columns):
             columns_length += self._columns[column].length
         whole.size = (PyBytes_GET_SIZE(prefix) + columns_length + self._lines.length
                       + 3 * HEAD_MAX + 4)
@@ -91,8 +111,8 @@ cdef class ReserveBatch:
         put_head(&whole, b"*", prefix_arguments + ARGUMENTS)
         put(&whole, PyBytes_AS_STRING(prefix), PyBytes_GET_SIZE(prefix))
         put_head(&whole, b"$", columns_length)
-        for column in range(COLUMNS):
-            put_count(&whole, len(self._wants) if column == 3 else len(self.waiters))
+        for column in range(columns):
+            put_count(&whole, len(self._wants) if column == WISHES else len(self.waiters))
             put(&whole, self._columns[column].data, self._columns[column].length)
         put(&whole, b"\r\n", 2)
         put_head(&whole, b"$", self._lines.length)
@@ -166,6 +186,17 @@ cdef inline void put_number(Buffer* buffer, int number) noexcept:
         put_16(buffer, number)
     else:
         put_byte(buffer, number)
+
+
+cdef inline void put_ticket(Buffer* buffer, long ticket) noexcept:
+    if ticket < 0:
+        put_byte(buffer, 0xFF)
+    elif ticket < 128:
+        put_byte(buffer, ticket)
+    else:
+        put_byte(buffer, 0xCE)
+        put_16(buffer, ticket >> 16)
+        put_16(buffer, ticket)
 
 
 cdef inline void put_text(Buffer* buffer, const char* text, Py_ssize_t length) noexcept:

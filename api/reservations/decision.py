@@ -46,6 +46,8 @@ OUTCOME_CODES: Final = {
     Outcome.PAUSED: Code.SALE_PAUSED,
     Outcome.UNKNOWN_SKU: Code.UNKNOWN_SKU,
     Outcome.STALE_EPOCH: Code.UNAVAILABLE,
+    Outcome.TICKET_REQUIRED: Code.TICKET_REQUIRED,
+    Outcome.TICKET_USED: Code.TICKET_INVALID,
 }
 # Most answers of a rush are refusals, and all of one outcome are alike.
 REFUSALS: Final = {outcome: problem(code) for outcome, code in OUTCOME_CODES.items()}

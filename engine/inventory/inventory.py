@@ -12,7 +12,7 @@ from engine.clock import Clock
 from engine.connections import redis_errors
 from engine.errors import Overloaded
 from engine.inventory.link import Link, PooledLink
-from engine.inventory.queue import Replies, ReserveQueue
+from engine.inventory.queue import NO_ROOM, Replies, ReserveQueue
 from engine.keys import DRAIN_GROUP, shard_keys
 from engine.lua import SCRIPT_NAMES, LuaScript
 from engine.model import (
@@ -121,14 +121,19 @@ class Inventory:
         self._queues: dict[SaleRef, ReserveQueue] = {}
         self._link = link or PooledLink(redis)
 
-    async def reserve(self, sale: SaleRef, request: ReserveRequest) -> Reserved | Refused:
+    async def reserve(
+        self, sale: SaleRef, request: ReserveRequest, ticket: int = NO_ROOM
+    ) -> Reserved | Refused:
         """Takes units, all of them or none; the answer is final for this reservation id.
 
+        `ticket` is as in `ReserveQueue.join`.
         Raises Overloaded (nothing was done) or Unavailable (unknown: ask for the reservation, or
         repeat the same request).
         """
         waiter = _FutureWaiter(request.reservation_id)
-        self.queue(sale).join(waiter, request.user_id, request.reservation_id, request.items_text)
+        self.queue(sale).join(
+            waiter, request.user_id, request.reservation_id, request.items_text, ticket
+        )
         return await waiter.answer
 
     def queue(self, sale: SaleRef) -> ReserveQueue:
@@ -136,13 +141,14 @@ class Inventory:
         return self._queues.get(sale) or self._open_queue(sale)
 
     async def reserve_batch(
-        self, sale: SaleRef, requests: Sequence[ReserveRequest]
+        self, sale: SaleRef, requests: Sequence[ReserveRequest], tickets: Sequence[int] = ()
     ) -> list[Reserved | Refused]:
-        """One atomic call for all of them, each with an outcome of its own."""
+        """One atomic call for all of them, each with an outcome of its own. `tickets`: one each."""
         batch = ReserveBatch()
         waiters = [_FutureWaiter(request.reservation_id) for request in requests]
-        for waiter, request in zip(waiters, requests, strict=True):
-            batch.add(waiter, request.user_id, request.reservation_id, request.items_text)
+        numbers = tickets or [NO_ROOM] * len(requests)
+        for waiter, request, number in zip(waiters, requests, numbers, strict=True):
+            batch.add(waiter, request.user_id, request.reservation_id, request.items_text, number)
         batch.reply(*await self._reserve(sale, batch))
         return [waiter.answer.result() for waiter in waiters]
 

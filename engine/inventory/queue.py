@@ -7,12 +7,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from engine.errors import Overloaded, Unavailable
 from ext import ReserveBatch
 
 logger = logging.getLogger(__name__)
+
+NO_ROOM: Final = 0
+TICKET_MISSING: Final = -1
 
 # The deadline (s since the Unix epoch, in digits) of what was reserved, and a reply for each.
 Replies = tuple[bytes, list[bytes]]
@@ -51,12 +54,23 @@ class ReserveQueue:
         self._loop = asyncio.get_running_loop()
         self._stopped = False
 
-    def join(self, waiter: Waiter, user_id: str, reservation_id: str, items_text: str) -> None:
-        """Adds a reservation to the open batch. Raises Overloaded, with nothing done, if all is full."""
+    def join(
+        self,
+        waiter: Waiter,
+        user_id: str,
+        reservation_id: str,
+        items_text: str,
+        ticket: int = 0,
+    ) -> None:
+        """Adds a reservation to the open batch. Raises Overloaded, with nothing done, if all is full.
+
+        `ticket`: the number of one whose turn has come; TICKET_MISSING: only an earlier answer may be
+        given again; NO_ROOM: none is needed.
+        """
         batch = self._open
         if len(batch) >= self._batch_max:
             batch = self._open_another()
-        batch.add(waiter, user_id, reservation_id, items_text)
+        batch.add(waiter, user_id, reservation_id, items_text, ticket)
         if self._driver is None:
             self._driver = self._loop.create_task(self._drive(), name="reserve queue")
 

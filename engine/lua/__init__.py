@@ -19,6 +19,7 @@ SCRIPT_NAMES: Final = (
     "configure",
     "fence",
 )
+ROOM_SCRIPT_NAMES: Final = ("enter", "serve", "attend", "furnish")
 
 
 class LuaScript:

@@ -1,14 +1,18 @@
 -- reserve: take units out of available for a batch of buyers. One atomic step.
--- KEYS  1 config  2 stock  3 buyers  4 orders  5 arrivals
+-- KEYS  1 config  2 stock  3 buyers  4 orders  5 arrivals  6 used  7 room
 -- ARGV  1 epoch  2 now_ms  3 columns  4 lines
 -- `columns` is MessagePack, four arrays: user_ids, reservation_ids, wants, wishes. The first three
 -- have one element per request; a wish is items ('sku*quantity,…'), a want the number of one, from 1.
 -- `lines` says the same requests as `orders` keeps them: in a usual batch all are reserved, and it
 -- goes there as it came. One packed string is taken apart in C; an argument each cost twice as much.
+-- A fifth array, tickets, is there if a request of the batch came through a waiting room: the number
+-- of a ticket whose turn has come, good for one reservation; 0: none is needed; -1: one is, and the
+-- buyer has none, so he only gets an earlier answer again.
 -- Returns  { reserved_until_s } if all were reserved, else { reserved_until_s, one reply per
 --   request … }; a reply is
 --   'RESERVED' | 'DUPLICATE <state> <reserved_until_s>' | 'MISMATCH' | 'SOLD_OUT' | 'ALL_RESERVED'
 --   | 'LIMIT_REACHED' | 'NOT_STARTED' | 'ENDED' | 'PAUSED' | 'UNKNOWN_SKU' | 'STALE_EPOCH'
+--   | 'TICKET_REQUIRED' | 'TICKET_USED'
 --
 -- A buyer's record is one line per reservation, in fixed columns:
 --   1–20 reservation id   21 state (r c x e)   22–31 reserved_until_s   32… items
@@ -17,13 +21,15 @@
 -- who has a record. A sharded channel: its name carries the keys' hash tag, so in a cluster it
 -- stays on this node, where PUBLISH would go to all.
 local config, stock, buyers, orders, arrivals = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local used, room = KEYS[6], KEYS[7]
 local epoch, now_ms = ARGV[1], tonumber(ARGV[2])
 local BATCH_MAX = 512       -- Keeps unpack far below Lua's limit and a call below 3 ms.
 local RECORDS_MAX = 16      -- Bounds a buyer's record, released reservations included.
 local FIELDS_MAX = 4000     -- Per read: unpack takes no 8000, and a batch may name more unknown SKUs.
-local users, ids, wants, texts = cmsgpack.unpack(ARGV[3])
+local users, ids, wants, texts, tickets = cmsgpack.unpack(ARGV[3])
 local requests = #users
-if requests < 1 or requests > BATCH_MAX or #ids ~= requests or #wants ~= requests then
+if requests < 1 or requests > BATCH_MAX or #ids ~= requests or #wants ~= requests
+    or tickets and #tickets ~= requests then
   return redis.error_reply('ERR reserve takes 1 to 512 requests')
 end
 
@@ -153,6 +159,32 @@ local function refusal(cart, units_max)
   return short
 end
 
+-- One look at all numbers of the batch. `seen` is a table of those that are used up.
+local seen
+if tickets then
+  local gets, numbers = {}, {}
+  for i = 1, requests do
+    if tickets[i] > 0 then
+      local last = #gets
+      gets[last + 1], gets[last + 2], gets[last + 3] = 'GET', 'u1', tickets[i]
+      numbers[#numbers + 1] = tickets[i]
+    end
+  end
+  seen = {}
+  if #gets > 0 then
+    for i, bit in ipairs(redis.call('BITFIELD_RO', used, unpack(gets))) do
+      seen[numbers[i]] = bit == 1
+    end
+  end
+end
+
+-- Why a ticket lets nobody in; nil if it does, or none is needed.
+local function ticket_refusal(ticket)
+  if shut then return shut end
+  if ticket < 0 then return 'TICKET_REQUIRED' end
+  return ticket > 0 and seen[ticket] and 'TICKET_USED' or nil
+end
+
 local records, size = {}, 0    -- user, record, user, record … to be written
 local place = {}               -- user -> where; a user may stand in the batch more than once
 local replies, refused = {}, 0 -- of those that are not reserved
@@ -166,9 +198,10 @@ local function decide(i)
   if record then
     local units, count, line = read(record, id)
     if line then reply = replay(line, text)
-    else reply = refusal(cart, count < RECORDS_MAX and per_user_max - units or -1) end
+    else reply = tickets and ticket_refusal(tickets[i])
+      or refusal(cart, count < RECORDS_MAX and per_user_max - units or -1) end
   else
-    reply = refusal(cart, per_user_max)
+    reply = tickets and ticket_refusal(tickets[i]) or refusal(cart, per_user_max)
   end
   if reply then
     replies[i], refused = reply, refused + 1
@@ -180,13 +213,14 @@ local function decide(i)
     records[size + 1], place[user], size = user, at, at
   end
   records[at] = (record and record .. '\n' or '') .. id .. reserved .. text
+  if tickets and tickets[i] > 0 then seen[tickets[i]] = true end
 end
 
 -- Most are a first request for one SKU that is there: a few comparisons let them through.
-local plain = {}               -- the SKU of such a wish
+local plain = {}               -- the SKU of such a wish; none where tickets have to be looked at
 for want = 1, #texts do
   local number = sku_wanted[want]
-  plain[want] = not shut and number and available[number] and units_wanted[want] <= per_user_max
+  plain[want] = not shut and not tickets and number and available[number] and units_wanted[want] <= per_user_max
     and number
 end
 for i = 1, requests do
@@ -230,6 +264,21 @@ if refused < requests then
   end
   if count > 0 then redis.call('HSET', stock, unpack(counters, 1, count)) end
   redis.call('XADD', orders, '*', 'until_s', until_s, 'at_ms', ARGV[2], 'batch', batch)
+end
+if tickets and refused < requests then
+  local sets, count, units = {}, 0, 0
+  for i = 1, requests do
+    if tickets[i] > 0 and not replies[i] then
+      sets[4 * count + 1], sets[4 * count + 2] = 'SET', 'u1'
+      sets[4 * count + 3], sets[4 * count + 4] = tickets[i], 1
+      count, units = count + 1, units + cart_of(wants[i]).units
+    end
+  end
+  if count > 0 then
+    redis.call('BITFIELD', used, unpack(sets))
+    redis.call('HINCRBY', room, 'used', count)
+    redis.call('HINCRBY', room, 'used_units', units)
+  end
 end
 if refused == 0 then return { until_s } end
 local answer = { until_s }

@@ -6,6 +6,7 @@ from typing import Any, Final
 logger = logging.getLogger(__name__)
 
 ARGUMENTS: Final = 2  # What follows the first arguments: columns and lines (see reserve.lua).
+TICKETS_MAX: Final = 1 << 24  # The room gives out no higher number.
 SHORT_MAX: Final = 31  # Bytes of a text that MessagePack heads with one byte.
 
 
@@ -21,16 +22,27 @@ class ReserveBatch:
         self._ids: list[bytes] = []
         self._wants: list[int] = []
         self._wishes: dict[bytes, int] = {}
+        self._tickets: list[int] = []
 
     def __len__(self) -> int:
         return len(self.waiters)
 
-    def add(self, waiter: Any, user_id: str, reservation_id: str, items_text: str) -> None:
-        """Adds one reservation to the call."""
+    def add(
+        self,
+        waiter: Any,
+        user_id: str,
+        reservation_id: str,
+        items_text: str,
+        ticket: int = 0,
+    ) -> None:
+        """Adds one reservation to the call. `ticket` is -1, 0 or a number (see reserve.lua)."""
+        if not -1 <= ticket <= TICKETS_MAX:
+            raise ValueError(f"{ticket} is no number of a ticket")
         user, name, items = user_id.encode(), reservation_id.encode(), items_text.encode()
         self._users.append(user)
         self._ids.append(name)
         self._wants.append(self._wishes.setdefault(items, len(self._wishes) + 1))
+        self._tickets.append(ticket)
         self.waiters.append(waiter)
 
     def command(self, prefix: bytes, prefix_arguments: int) -> bytes:
@@ -39,12 +51,14 @@ class ReserveBatch:
         return b"*%d\r\n%b%b%b" % (count, prefix, packed(self._columns()), packed(self._lines()))
 
     def _columns(self) -> bytes:
-        columns = (
+        columns = [
             map(text_packed, self._users),
             map(text_packed, self._ids),
             map(number_packed, self._wants),
             map(text_packed, self._wishes),
-        )
+        ]
+        if any(self._tickets):
+            columns.append(map(ticket_packed, self._tickets))
         return b"".join(array_packed(list(column)) for column in columns)
 
     def _lines(self) -> bytes:
@@ -83,6 +97,12 @@ def array_packed(elements: list[bytes]) -> bytes:
 
 def number_packed(number: int) -> bytes:
     return bytes((number,)) if number < 128 else b"\xcd" + number.to_bytes(2, "big")
+
+
+def ticket_packed(number: int) -> bytes:
+    if number < 0:
+        return b"\xff"
+    return bytes((number,)) if number < 128 else b"\xce" + number.to_bytes(4, "big")
 
 
 def text_packed(text: bytes) -> bytes:

@@ -51,8 +51,14 @@ class Waiter:
             raise RuntimeError("broken")
 
 
-@given(st.lists(st.tuples(words, words, words), max_size=300), st.binary(max_size=50))
-def test_both_pack_the_same_call(reservations: list[tuple[str, str, str]], prefix: bytes) -> None:
+tickets = st.just(0) | st.integers(-1, 1 << 24)
+reservations_made = st.lists(st.tuples(words, words, words, tickets), max_size=300)
+
+
+@given(reservations_made, st.binary(max_size=50))
+def test_both_pack_the_same_call(
+    reservations: list[tuple[str, str, str, int]], prefix: bytes
+) -> None:
     packed = []
     for form in FORMS:
         batch = form()

@@ -48,9 +48,15 @@ def word_of(answer: Reserved | Refused) -> str:
     return "DUPLICATE" if answer.replayed else "RESERVED"
 
 
-async def ask(inventory: Inventory, *requests: ReserveRequest, sale: SaleRef = SALE) -> list[str]:
+async def ask(
+    inventory: Inventory,
+    *requests: ReserveRequest,
+    sale: SaleRef = SALE,
+    tickets: Sequence[int] = (),
+) -> list[str]:
     """The words for a batch."""
-    return [word_of(answer) for answer in await inventory.reserve_batch(sale, requests)]
+    answers = await inventory.reserve_batch(sale, requests, tickets)
+    return [word_of(answer) for answer in answers]
 
 
 async def counters(inventory: Inventory, sku: str) -> tuple[int, int, int]:

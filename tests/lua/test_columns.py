@@ -35,11 +35,47 @@ def test_columns_and_lines_hold_every_request_in_order(kind: Any, name: str) -> 
 
     first, columns, lines = unpacked(batch.command(b"$4\r\nhead\r\n", 1))
 
-    users, ids, wants, wishes = arrays(columns)
+    users, ids, wants, wishes = arrays(columns, 4)
     assert first == b"head"
     assert [*zip(users, ids, (wishes[want - 1] for want in wants), strict=True)] == requests
     assert len(set(wishes)) == len(wishes)
     assert lines.decode() == "\n".join(f"{name} {user} {items}" for user, name, items in requests)
+
+
+TICKETS = [
+    [-1],
+    [0, 0, 7],
+    [127, 128, 0, -1, 65_536],
+    [1 << 24, *[0] * 511],
+    [*[0] * 511, 1],
+    [*range(1, 513)],
+]
+
+
+@pytest.mark.parametrize("kind", [ext.ReserveBatch, PlainBatch], ids=["compiled", "plain"])
+@pytest.mark.parametrize("tickets", TICKETS, ids=len)
+def test_tickets_are_a_fifth_column_with_one_for_each_request(
+    kind: Any, tickets: list[int]
+) -> None:
+    batch = kind()
+    for number, ticket in enumerate(tickets):
+        batch.add(object(), f"user-{number}", f"{number:020d}", "black*1", ticket)
+
+    _, columns, _ = unpacked(batch.command(b"$4\r\nhead\r\n", 1))
+
+    users, _, wants, wishes, found = arrays(columns, 5)
+    assert found == tickets
+    assert len(users) == len(wants) == len(tickets)
+    assert wishes == ["black*1"]
+
+
+@pytest.mark.parametrize("kind", [ext.ReserveBatch, PlainBatch], ids=["compiled", "plain"])
+@pytest.mark.parametrize("ticket", [-2, (1 << 24) + 1])
+def test_what_is_no_number_of_a_ticket_is_not_packed(kind: Any, ticket: int) -> None:
+    batch = kind()
+    with pytest.raises(ValueError, match="no number"):
+        batch.add(object(), "ann", "a" * 20, "black*1", ticket)
+    assert len(batch) == 0
 
 
 @pytest.mark.parametrize("kind", [ext.ReserveBatch, PlainBatch], ids=["compiled", "plain"])
@@ -82,6 +118,6 @@ def unpacked(command: bytes) -> list[bytes]:
     return words
 
 
-def arrays(columns: bytes) -> list[list[Any]]:
-    """Four arrays in a row; as one array of arrays a decoder takes them."""
-    return msgspec.msgpack.decode(b"\x94" + columns, type=list[list[Any]])
+def arrays(columns: bytes, count: int) -> list[list[Any]]:
+    """Arrays in a row; as one array of arrays a decoder takes them."""
+    return msgspec.msgpack.decode(bytes((0x90 | count,)) + columns, type=list[list[Any]])

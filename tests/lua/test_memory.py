@@ -195,7 +195,7 @@ async def test_buyers_who_come_while_the_records_are_read_are_not_missed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("engine.inventory.holders.SCAN_COUNT", 1)
-    await put_up(inventory, clock, {"black": 1000, "gone": 0})
+    await put_up(inventory, clock, {"black": 100_000, "gone": 0})
     early = [f"early-{number}" for number in range(600)]
     for start in range(0, 600, 200):
         await ask(inventory, *(wish(user, "black*1") for user in early[start : start + 200]))

@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from engine.clock import ManualClock
 from engine.connections import connect_redis
 from engine.inventory import Inventory, SaleRef
+from engine.inventory.queue import TICKET_MISSING
 from engine.lua import LuaScript
 from engine.model import (
     ITEMS_MAX,
@@ -77,6 +78,8 @@ async def test_every_outcome_is_reachable(inventory: Inventory, clock: ManualClo
         wish("bob", "green*1"),
     )
     seen += await ask(inventory, wish("bob", "white*1"), sale=SaleRef(SALE.sale_id, 2))
+    seen += await ask(inventory, wish("bob", "white*1"), tickets=[TICKET_MISSING])
+    seen += await ask(inventory, *(wish(u, "white*1") for u in ("cid", "dan")), tickets=[7, 7])
     for changes in (
         {"state": SaleState.PAUSED},
         {"opens_at_ms": clock.now_ms() + 1},
@@ -95,6 +98,9 @@ async def test_every_outcome_is_reachable(inventory: Inventory, clock: ManualClo
         "SOLD_OUT",
         "UNKNOWN_SKU",
         "STALE_EPOCH",
+        "TICKET_REQUIRED",
+        "RESERVED",
+        "TICKET_USED",
         "PAUSED",
         "NOT_STARTED",
         "ENDED",
