@@ -11,8 +11,10 @@ KERNELS = (
     "limit",
     "meter",
     "records",
+    "room",
     "straight",
     "throttle",
+    "tickets",
     "tokens",
 )
 

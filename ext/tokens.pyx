@@ -9,7 +9,6 @@ from libc.string cimport memcmp
 cdef enum:
     BLOCK = 64
     DIGEST = 32
-    SIGNATURE = 43  # 32 bytes in base64 without padding
     BAD = 255
     USER_MAX = 128
 
@@ -26,33 +25,38 @@ cdef void _fill_values() noexcept:
 _fill_values()
 
 
-cdef void _encode_digest(const unsigned char* digest, char* out) noexcept:
-    """32 bytes as 43 characters of base64url (RFC 4648 §5)."""
-    cdef int i, o = 0
-    for i in range(0, 30, 3):
-        out[o] = ALPHABET[digest[i] >> 2]
-        out[o + 1] = ALPHABET[((digest[i] & 3) << 4) | (digest[i + 1] >> 4)]
-        out[o + 2] = ALPHABET[((digest[i + 1] & 15) << 2) | (digest[i + 2] >> 6)]
-        out[o + 3] = ALPHABET[digest[i + 2] & 63]
+cdef Py_ssize_t encode64(const unsigned char* data, Py_ssize_t length, char* out) noexcept:
+    """Writes base64url without padding (RFC 4648 §5) and returns its length."""
+    cdef Py_ssize_t i = 0, o = 0
+    while i + 2 < length:
+        out[o] = ALPHABET[data[i] >> 2]
+        out[o + 1] = ALPHABET[((data[i] & 3) << 4) | (data[i + 1] >> 4)]
+        out[o + 2] = ALPHABET[((data[i + 1] & 15) << 2) | (data[i + 2] >> 6)]
+        out[o + 3] = ALPHABET[data[i + 2] & 63]
+        i += 3
         o += 4
-    out[o] = ALPHABET[digest[30] >> 2]
-    out[o + 1] = ALPHABET[((digest[30] & 3) << 4) | (digest[31] >> 4)]
-    out[o + 2] = ALPHABET[(digest[31] & 15) << 2]
+    if i == length:
+        return o
+    out[o] = ALPHABET[data[i] >> 2]
+    if i + 1 == length:
+        out[o + 1] = ALPHABET[(data[i] & 3) << 4]
+        return o + 2
+    out[o + 1] = ALPHABET[((data[i] & 3) << 4) | (data[i + 1] >> 4)]
+    out[o + 2] = ALPHABET[(data[i + 1] & 15) << 2]
+    return o + 3
 
 
-cdef bytes _decode(const unsigned char* text, Py_ssize_t length):
-    """The bytes behind base64url text without padding; None if it is none."""
-    if length % 4 == 1:
-        return None
-    cdef bytes result = PyBytes_FromStringAndSize(NULL, length * 3 // 4)
-    cdef unsigned char* out = <unsigned char*>PyBytes_AS_STRING(result)
+cdef Py_ssize_t decode64(const unsigned char* text, Py_ssize_t length, unsigned char* out) noexcept:
+    """Writes the bytes behind base64url text without padding and returns their number; -1: it is none."""
     cdef unsigned int group = 0
     cdef unsigned char value
     cdef Py_ssize_t i, o = 0
+    if length % 4 == 1:
+        return -1
     for i in range(length):
         value = VALUES[text[i]]
         if value == BAD:
-            return None
+            return -1
         group = (group << 6) | value
         if i % 4 == 3:
             out[o] = (group >> 16) & 255
@@ -62,9 +66,19 @@ cdef bytes _decode(const unsigned char* text, Py_ssize_t length):
             group = 0
     if length % 4 == 2:
         out[o] = (group >> 4) & 255
+        o += 1
     elif length % 4 == 3:
         out[o] = (group >> 10) & 255
         out[o + 1] = (group >> 2) & 255
+        o += 2
+    return o
+
+
+cdef bytes _decode(const unsigned char* text, Py_ssize_t length):
+    """The bytes behind base64url text without padding; None if it is none."""
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, length * 3 // 4)
+    if decode64(text, length, <unsigned char*>PyBytes_AS_STRING(result)) < 0:
+        return None
     return result
 
 
@@ -85,10 +99,6 @@ cdef class TokenVerifier:
 
     HMAC-SHA256 whose two padded blocks are hashed beforehand (RFC 2104 §4); OpenSSL hashes.
     """
-
-    cdef object _inner
-    cdef object _outer
-    cdef bytes _header
 
     def __init__(self, bytes key not None, bytes header not None):
         if len(key) > BLOCK:
@@ -141,16 +151,21 @@ cdef class TokenVerifier:
         return user_id, ends
 
     cdef bint _is_signed(self, char* text, Py_ssize_t signed) except -1:
-        cdef object inner = self._inner.copy()
-        cdef object outer = self._outer.copy()
         cdef char expected[SIGNATURE]
         cdef unsigned char difference = 0
-        cdef bytes digest
         cdef int i
-        inner.update(PyBytes_FromStringAndSize(text, signed))
-        outer.update(inner.digest())
-        digest = outer.digest()
-        _encode_digest(<unsigned char*>PyBytes_AS_STRING(digest), expected)
+        self.put_signature(text, signed, expected)
         for i in range(SIGNATURE):
             difference |= <unsigned char>expected[i] ^ <unsigned char>text[signed + 1 + i]
         return difference == 0
+
+    cdef int put_signature(self, const char* text, Py_ssize_t length, char* out) except -1:
+        """Writes the SIGNATURE characters that sign a text."""
+        cdef object inner = self._inner.copy()
+        cdef object outer = self._outer.copy()
+        cdef bytes digest
+        inner.update(PyBytes_FromStringAndSize(text, length))
+        outer.update(inner.digest())
+        digest = outer.digest()
+        encode64(<unsigned char*>PyBytes_AS_STRING(digest), DIGEST, out)
+        return 0
