@@ -10,7 +10,6 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Final
@@ -22,8 +21,10 @@ from redis.exceptions import ResponseError
 from engine import metrics
 from engine.clock import Clock
 from engine.columns import make_batch
+from engine.drained import Drained
 from engine.errors import RedisUnavailable, UnknownSale
 from engine.lanes import Lane, Lanes
+from engine.rests import Rests
 from engine.sales import Sale, SaleDirectory
 from engine.store.database import Connection, postgres_errors
 from engine.store.orders import (
@@ -48,19 +49,8 @@ ENTRIES_MAX: Final = 512  # Per read and sale: bounds memory when large entries 
 STREAMS_MAX: Final = 64  # Per read: with more sales they take turns.
 LOCK_SECONDS_MAX: Final = 5.0  # For a row that somebody else holds: other sales wait meanwhile.
 ROLLBACKS_MAX: Final = 5  # Tries of a statement that others' transactions made Postgres undo.
-REST_SECONDS: Final = 1.0  # How long a sale that failed is left alone first; it doubles up to …
-REST_SECONDS_MAX: Final = 30.0
 SALES_SECONDS: Final = 0.25  # How soon the first orders of a new sale are stored.
 CLAIM_SECONDS: Final = 5.0  # How often dead consumers' entries are looked for.
-
-
-@dataclass
-class Rest:
-    """A pause of one sale, whose entries could not be stored."""
-
-    seconds: float
-    until: float
-    over: bool = False
 
 
 class Drainer:
@@ -84,6 +74,7 @@ class Drainer:
     ) -> None:
         self._streams = OrderStreams(redis, consumer)
         self._lanes = Lanes(partial(_connect_bounded, connect), connections_max)
+        self.drained = Drained(clock)
         self._directory = directory
         self._clock = clock
         self._batch_max = batch_max
@@ -96,7 +87,7 @@ class Drainer:
         self._counts: dict[str, int] = {}  # Entries per read of the sales that had some lately.
         self._turn = 0  # The part of the sales that was read last.
         self._backlog = False  # Whether the last read left entries behind, most likely.
-        self._rests: dict[str, Rest] = {}
+        self._rests = Rests(clock)
         # Own entries first: a reply lost in transit leaves them pending.
         self._own_pending = True
         self._attempts: Counter[str] = Counter()
@@ -151,6 +142,11 @@ class Drainer:
                 return total
             total += len(entries)
 
+    @property
+    def sales(self) -> list[str]:
+        """The sales whose streams it stores, as far as there is hope for them."""
+        return [sale_id for sale_id in self._sales if not self._rests.is_hopeless(sale_id)]
+
     def stop(self) -> None:
         """Makes `run` return after the pass it is in. Idempotent, safe before start."""
         self._stopping = True
@@ -194,8 +190,9 @@ class Drainer:
             new = await self._streams.present(sorted(set(launched) - set(self._sales)))
             self._sales = self._sales + new
             self._sales_looked_at = now
-        self._end_rests(now)
-        return [sale_id for sale_id in self._sales if not self._rests_now(sale_id)]
+        if self._rests.end_overdue():
+            self._own_pending = True  # What could not be stored was read already.
+        return [sale_id for sale_id in self._sales if not self._rests.is_on(sale_id)]
 
     def _forget_sales(self) -> None:
         self._sales, self._sales_looked_at = [], -SALES_SECONDS
@@ -273,28 +270,10 @@ class Drainer:
             self._own_pending = True
             if isinstance(error, RedisUnavailable) or not lane.is_connected():
                 raise  # A server is gone, for all sales.
-            self._let_rest(sale_id)
+            self._rests.begin(sale_id)
             self._failure = self._failure or error
         else:
-            if not self._rests_now(sale_id):  # Another batch may just have failed.
-                self._rests.pop(sale_id, None)
-
-    def _let_rest(self, sale_id: str) -> None:
-        if self._rests_now(sale_id):
-            return  # Several batches met the same trouble.
-        before = self._rests.get(sale_id)
-        seconds = min(2 * before.seconds, REST_SECONDS_MAX) if before else REST_SECONDS
-        self._rests[sale_id] = Rest(seconds, self._clock.monotonic() + seconds)
-
-    def _rests_now(self, sale_id: str) -> bool:
-        rest = self._rests.get(sale_id)
-        return rest is not None and not rest.over
-
-    def _end_rests(self, now: float) -> None:
-        for rest in self._rests.values():
-            if not rest.over and rest.until <= now:
-                rest.over = True
-                self._own_pending = True  # What could not be stored was read already.
+            self._rests.succeeded(sale_id)
 
     def _chunks(
         self, sale_id: str, entries: Sequence[Entry | Malformed]
@@ -330,9 +309,12 @@ class Drainer:
         self, sale: Sale, entries: Sequence[Entry | Malformed], lane: Lane
     ) -> None:
         batch = make_batch(sale.sale_id, entries)
-        stored = await self._store_batch(sale, batch, await lane.connection())
+        connection = await lane.connection()
+        with self.drained.statement():
+            stored = await self._store_batch(sale, batch, connection)
         metrics.orders_drained.inc(stored)
         await self._streams.finish(sale.sale_id, [entry.entry_id for entry in entries])
+        self.drained.add(len(batch), len(entries))
 
     async def _store_batch(self, sale: Sale, batch: OrderBatch, connection: Connection) -> int:
         for _ in range(ROLLBACKS_MAX):
