@@ -1,9 +1,18 @@
 """Judges what a hop can take from what it did and what waits before it. Measures nothing itself."""
 
-from math import inf
+from collections.abc import Mapping
+from math import exp, inf
 from typing import Final, NamedTuple
 
 PACE_KEY: Final = "doorbuster:pace"  # Hash: per_second, hop, at_ms, and `hop:<name>` for each hop.
+PACE_MIN: Final = (
+    10.0  # Never nobody at all: what is refused for ever cannot show that it would fit.
+)
+PACE_ENDLESS: Final = 1_000_000.0  # Beyond what any fleet was seen to admit: as good as no limit.
+SLOWEST: Final = 0.1  # Of the rate, however long the queue: it is to shrink, not to starve.
+GROWTH: Final = 10.0  # Per second, while nothing waits: from the least to 10,000 in three seconds.
+STEPS: Final = 2.0  # No queue is shorter than what is under way: allow as much again to wait.
+STEP_SECONDS_MAX: Final = 2.5  # A step that takes longer excuses no longer queue.
 
 
 class Pace(NamedTuple):
@@ -14,3 +23,69 @@ class Pace(NamedTuple):
 
 
 NO_LIMIT: Final = Pace(inf, "")
+
+
+class HopPace:
+    """A hop with a queue before it. Keeps what waits there at `target_seconds` of the hop's work.
+
+    The delay is Little's: what waits, divided by the rate. While it is above the target, the pace is
+    the rate times target / delay; below it the pace grows, slower the nearer it is, until it is no
+    limit. The rate is learned only while enough waits: an idle hop does what it is given, not what it
+    can. `rate_first` is believed before anything is known, and less than `waiting_min` is no queue.
+    """
+
+    def __init__(self, *, target_seconds: float, rate_first: float, waiting_min: float) -> None:
+        self._target_seconds = target_seconds
+        self._rate_first = rate_first
+        self._waiting_min = waiting_min
+        self.rate = rate_first
+        self.pace = inf
+        self._at: float | None = None
+        self._done = 0.0
+        self._waiting = 0.0
+
+    def measure(self, now: float, done: float, waiting: float, step_seconds: float = 0.0) -> float:
+        """The pace, given how much was done so far in all, what waits, and how long one step takes."""
+        at, self._at = self._at, now
+        done_before, self._done = self._done, done
+        waiting_before, self._waiting = self._waiting, waiting
+        if at is None or now <= at:
+            return self.pace
+        seconds = now - at
+        target = max(self._target_seconds, STEPS * min(step_seconds, STEP_SECONDS_MAX))
+        least = min(waiting, waiting_before)
+        self._learn(seconds, max(0.0, done - done_before) / seconds, least, target)
+        self._set_pace(seconds, waiting / self.rate if waiting > self._waiting_min else 0.0, target)
+        return self.pace
+
+    def _learn(self, seconds: float, did: float, least_waiting: float, target: float) -> None:
+        """`did` is a rate. It is what the hop can do if it was never short of work, else the least."""
+        is_busy = least_waiting > self._waiting_min and least_waiting > did * target / 2
+        if is_busy or did > self.rate:
+            # A mean over about the target: steps come in lumps.
+            self.rate += (did - self.rate) * (1 - exp(-seconds / self._target_seconds))
+        else:
+            # It kept up: what it could not do some time ago it may be able to do again.
+            self.rate = max(self.rate, min(self._rate_first, self.rate * GROWTH**seconds))
+        self.rate = max(self.rate, PACE_MIN)
+
+    def _set_pace(self, seconds: float, delay: float, target: float) -> None:
+        if delay > target:
+            self.pace = max(PACE_MIN, self.rate * max(SLOWEST, target / delay))
+        elif self.pace < inf:
+            grown = max(self.pace, self.rate) * GROWTH ** (seconds * (1 - delay / target))
+            self.pace = grown if grown < PACE_ENDLESS else inf
+
+
+def pace_of_steps(step_seconds: float, at_once: float, calm_seconds: float) -> float:
+    """The most that a hop can take whose steps last so long and carry `at_once` together.
+
+    Known before any queue shows it. Up to `calm_seconds` a step says nothing: it was hardly full.
+    """
+    return inf if step_seconds <= calm_seconds else max(PACE_MIN, at_once / step_seconds)
+
+
+def slowest(paces: Mapping[str, float]) -> Pace:
+    """The least of the hops' paces, with its name."""
+    hop = min(paces, key=lambda name: paces[name])
+    return NO_LIMIT if paces[hop] == inf else Pace(paces[hop], hop)
