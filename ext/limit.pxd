@@ -26,7 +26,7 @@ cdef class Limit:
     cdef double _probe_until
 
     cpdef double try_enter(self, int priority) except -1
-    cpdef double enter(self, int priority) except -1
+    cpdef double enter(self) except -1
     cpdef int leave(self, int priority, double entered, bint measured) except -1
 
     cdef int _close_window(self, double now) except -1

@@ -20,7 +20,7 @@ cdef double BROWSE_SHARE = 0.75
 cdef double PAYMENT_SHARE = 1.25
 cdef double WINDOW_SECONDS = 0.1
 cdef double WINDOW_SECONDS_MAX = 1.0
-cdef double TOLERANCE = 2.0
+cdef double TOLERANCE = 1.5
 cdef double SLACK_SECONDS = 0.02
 cdef double GRADIENT_MIN = 0.5
 cdef double GROWTH = 0.25
@@ -73,11 +73,10 @@ cdef class Limit:
                 if now >= self._probe_until:
                     self._end_probe(now)  # Whatever is in work hangs: nobody leaves.
             return 0.0
-        return self.enter(priority)
+        return self.enter()
 
-    cpdef double enter(self, int priority) except -1:
+    cpdef double enter(self) except -1:
         """As `try_enter`, but nobody is shed."""
-        assert 0 <= priority < CLASSES
         self.in_flight += 1
         if self.in_flight > self._peak:
             self._peak = self.in_flight

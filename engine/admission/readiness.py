@@ -33,8 +33,12 @@ async def _redis_answers(redis: Redis) -> bool:
 async def _postgres_answers(pool: Pool) -> bool:
     try:
         with postgres_errors():
-            async with asyncio.timeout(ANSWER_SECONDS_MAX):
-                await pool.fetchval("SELECT 1")
+            # Past the breaker: a probe is to see what is, not what was.
+            async with (
+                asyncio.timeout(ANSWER_SECONDS_MAX),
+                pool.acquire_unguarded() as connection,
+            ):
+                await connection.fetchval("SELECT 1")
     except (Unavailable, TimeoutError):
         return False
     return True

@@ -1,13 +1,13 @@
 """Opens connections to Postgres and translates its errors. Knows no table."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Final, TypeAlias
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from typing import Any, Final, Protocol, TypeAlias
 
 import asyncpg
 import msgspec
 
-from engine.errors import StoreUnavailable
+from engine.errors import CircuitOpen, StoreUnavailable
 
 CONNECT_SECONDS_MAX: Final = 5.0
 COMMAND_SECONDS_MAX: Final = 30.0
@@ -17,18 +17,60 @@ Connection: TypeAlias = Any  # asyncpg ships no types.
 Pool: TypeAlias = Any
 
 
+NO_ANSWER: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InternalClientError,
+    asyncpg.InterfaceError,
+)
+
+
+class StoreCut(CircuitOpen, StoreUnavailable):
+    """Postgres failed so often that it is not asked now. Nothing was done."""
+
+
+class Guard(Protocol):
+    """What a pool needs of engine.admission.breaker.Breaker."""
+
+    def guarding(
+        self, failures: tuple[type[BaseException], ...]
+    ) -> AbstractContextManager[None]: ...
+
+
 class BoundedPool(asyncpg.Pool):  # type: ignore[misc]  # asyncpg ships no types.
-    """A pool that nobody waits for without end, neither to get a connection nor to give it back."""
+    """A pool that nobody waits for without end, neither to get a connection nor to give it back.
+
+    With a breaker, nobody waits at all for a Postgres that fails.
+    """
+
+    def __init__(self, *urls: str, breaker: Guard | None, **options: Any) -> None:
+        super().__init__(*urls, **options)
+        self._breaker = breaker
 
     def acquire(self, *, timeout: float | None = None) -> Any:
+        """For `async with`; all of its block counts as one call of Postgres."""
+        acquiring = self.acquire_unguarded(timeout=timeout)
+        return acquiring if self._breaker is None else _guarded(self._breaker, acquiring)
+
+    def acquire_unguarded(self, *, timeout: float | None = None) -> Any:
+        """As `acquire`, past the breaker: for who asks whether Postgres answers."""
         return super().acquire(timeout=timeout or ACQUIRE_SECONDS_MAX)
 
 
-async def open_pool(url: str, connections_max: int) -> Pool:
+async def open_pool(url: str, connections_max: int, breaker: Guard | None = None) -> Pool:
     """A pool whose jsonb columns are Python values. Raises StoreUnavailable."""
     with postgres_errors():
         return await BoundedPool(
             url,
+            breaker=breaker,
             min_size=1,
             max_size=connections_max,
             max_queries=50_000,  # This and the next as in asyncpg.create_pool.
@@ -57,20 +99,7 @@ def postgres_errors() -> Iterator[None]:
     """The one border where asyncpg's connection errors become ours; errors of SQL stay as they are."""
     try:
         yield
-    except (
-        OSError,
-        TimeoutError,
-        asyncpg.PostgresConnectionError,
-        asyncpg.CannotConnectNowError,
-        asyncpg.AdminShutdownError,
-        asyncpg.CrashShutdownError,
-        asyncpg.TooManyConnectionsError,
-        asyncpg.LockNotAvailableError,
-        asyncpg.InvalidCatalogNameError,
-        asyncpg.InvalidAuthorizationSpecificationError,
-        asyncpg.InternalClientError,
-        asyncpg.InterfaceError,
-    ) as error:
+    except NO_ANSWER as error:
         raise StoreUnavailable(f"Postgres did not answer: {_reason(error)}") from error
 
 
@@ -79,6 +108,17 @@ def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "it took too long."
     return str(error) or type(error).__name__
+
+
+@asynccontextmanager
+async def _guarded(breaker: Guard, acquiring: Any) -> AsyncIterator[Connection]:
+    with ExitStack() as guard:
+        try:
+            guard.enter_context(breaker.guarding((*NO_ANSWER, StoreUnavailable)))
+        except CircuitOpen as error:
+            raise StoreCut(str(error)) from error
+        async with acquiring as connection:
+            yield connection
 
 
 async def _set_codecs(connection: Any) -> None:

@@ -14,7 +14,7 @@ WINDOW_SECONDS_MAX: Final = 1.0  # … also where a request takes longer than th
 SAMPLES_MIN: Final = 10  # Per window; fewer say nothing.
 CLASS_SAMPLES_MIN: Final = 5  # Per class, to change what was known of it.
 
-TOLERANCE: Final = 2.0  # Latency may be so many times what it is without load, …
+TOLERANCE: Final = 1.5  # Latency may be so many times what it is without load, as in Gradient2, …
 SLACK_SECONDS: Final = (
     0.02  # … and this more: batches fill up, and that is how the knee is reached.
 )
@@ -62,7 +62,7 @@ class Limit:
         self._ceiling = ceiling
         self._floor = min(floor, ceiling) if adaptive else ceiling
         self._adaptive = adaptive
-        self.in_flight = 0
+        self.in_flight = self._peak = 0
         self._noload = [0.0] * CLASSES  # Seconds; 0: not known yet.
         self._probing = False
         self._probe_interval = PROBE_SECONDS
@@ -79,9 +79,9 @@ class Limit:
             if self._probing and self._now() >= self._probe_until:
                 self._end_probe(self._now())  # Whatever is in work hangs: nobody leaves.
             return 0.0
-        return self.enter(priority)
+        return self.enter()
 
-    def enter(self, priority: int) -> float:
+    def enter(self) -> float:
         """As `try_enter`, but nobody is shed."""
         self.in_flight += 1
         self._peak = max(self._peak, self.in_flight)
