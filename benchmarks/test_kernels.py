@@ -100,7 +100,8 @@ def test_make_reservation_id(benchmark: Any, kernel: Any) -> None:
 @pytest.mark.benchmark(group="kernels: throttle a client")
 @forms(ext.throttle, plain_throttle)
 def test_admit(benchmark: Any, kernel: Any) -> None:
-    throttle = kernel.Throttle(SystemClock(), per_second=1e6, burst=1e6, clients_max=100_000)
+    table = kernel.ClientTable(100_000)
+    throttle = kernel.Throttle(table, "user", SystemClock(), per_second=1e6, burst=1e6)
 
     def call() -> None:
         for user in USERS:

@@ -11,7 +11,7 @@ try:
     from ext.limit import Limit
     from ext.meter import Meter
     from ext.records import split_batch
-    from ext.throttle import Throttle
+    from ext.throttle import ClientTable, Throttle
     from ext.tokens import TokenVerifier
 
     COMPILED = True
@@ -22,13 +22,14 @@ except ImportError:
     from ext.plain.limit import Limit  # type: ignore[assignment]
     from ext.plain.meter import Meter  # type: ignore[assignment]
     from ext.plain.records import split_batch
-    from ext.plain.throttle import Throttle  # type: ignore[assignment]
+    from ext.plain.throttle import ClientTable, Throttle  # type: ignore[assignment]
     from ext.plain.tokens import TokenVerifier  # type: ignore[assignment]
 
     COMPILED = False
 
 __all__ = [
     "COMPILED",
+    "ClientTable",
     "HolderTable",
     "Limit",
     "Meter",

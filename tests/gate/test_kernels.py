@@ -204,21 +204,33 @@ def test_claims_that_nobody_can_read_make_nobody() -> None:
         assert verifier.user_until(token[:-1] + b"!", broken, 100.0, 105.0) is None
 
 
-visits = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 400)), max_size=60)
+visits = st.lists(
+    st.tuples(st.sampled_from("abcdefghijkl"), st.sampled_from(["a", "b"]), st.integers(-50, 400)),
+    max_size=80,
+)
 
 
-@given(visits, st.integers(1, 5), st.integers(1, 4))
-def test_both_throttle_alike(visits: list[tuple[str, int]], burst: int, clients_max: int) -> None:
+@given(visits, st.integers(1, 5), st.floats(0.5, 50))
+def test_both_throttle_alike(
+    visits: list[tuple[str, str, int]], burst: int, per_second: float
+) -> None:
+    """Twelve clients in two kinds for one set of eight places, and a clock that may step back."""
     clock = ManualClock()
-    forms: list[Any] = [
-        form(clock, per_second=10, burst=burst, clients_max=clients_max)
-        for form in (ext.throttle.Throttle, ext.plain.throttle.Throttle)
+    tables: list[Any] = [ext.throttle.ClientTable(8), ext.plain.throttle.ClientTable(8)]
+    forms: list[dict[str, Any]] = [
+        {
+            kind: module.Throttle(table, kind, clock, per_second=rate, burst=burst)
+            for kind, rate in (("a", per_second), ("b", 2 * per_second))
+        }
+        for module, table in zip((ext.throttle, ext.plain.throttle), tables, strict=True)
     ]
-    for client, later_ms in visits:
+    for client, kind, later_ms in visits:
         clock.advance(seconds=later_ms / 1000)
-        compiled, plain = (form.admit(client) for form in forms)
-        assert compiled == pytest.approx(plain)
-        assert len(forms[0]) == len(forms[1]) <= 2 * clients_max
+        compiled, plain = (form[kind].admit(client) for form in forms)
+        assert compiled == plain
+        compiled, plain = (form[kind].state(client) for form in forms)
+        assert compiled == plain
+        assert len(tables[0]) == len(tables[1]) <= 8
 
 
 @given(st.binary(max_size=300), st.sampled_from(["", "/v1/reservations/demo.AAAA"]))
