@@ -12,12 +12,14 @@ from locust.contrib.fasthttp import FastHttpSession
 from locust.event import EventHook
 
 from loadtest.ledger import Click, Ledger
-from loadtest.shopper import Shop, note
-from loadtest.talk import Call, send
+from loadtest.shopper import TICKET_CODES, Shop, note
+from loadtest.talk import Call, Reply, send
 
 AT_ONCE_MAX: Final = 16
 ENTRIES_AT_ONCE_MAX: Final = 1000
 REST_SECONDS: Final = 0.3
+# Shed, too early or no longer known as a buyer: says nothing of what became of the click.
+UNSAID: Final = frozenset({401, 403, 425})
 Entry = TypeVar("Entry")
 
 
@@ -58,8 +60,7 @@ class Auditor:
         ledger.repeat()
         path = f"/v1/sales/{self._shop.sale_id}/reservations"
         reply = send(session, Call("POST", path, "audit", click.body), click.headers)
-        # A ticket that is over, as shed, says nothing of what became of the click.
-        if not reply.repeatable and reply.status not in {401, 403, 425}:
+        if not reply.repeatable and (reply.status not in UNSAID or _was_let_in(click, reply)):
             note(ledger, key, reply)
 
     def _look(
@@ -68,6 +69,12 @@ class Auditor:
         call = Call("GET", f"/v1/reservations/{reservation_id}", "audit")
         if send(session, call, click.headers).body.get("order") is not None:
             ledger.order(reservation_id)
+
+
+def _was_let_in(click: Click, reply: Reply) -> bool:
+    """Whether a refusal for want of a ticket is an answer: what was promised is told to any ticket of
+    the buyer's, even to one that is over, so nothing was."""
+    return reply.status == 403 and "Queue-Ticket" in click.headers and reply.code in TICKET_CODES
 
 
 def _unheard() -> EventHook:

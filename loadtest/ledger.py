@@ -24,6 +24,8 @@ class Summary(msgspec.Struct):
     """A ledger in numbers. Sums of summaries are summaries."""
 
     users: int = 0
+    queued: int = 0  # tickets of the waiting room
+    gone: int = 0  # turned away there: nothing was left
     clicks: int = 0
     acknowledged: int = 0  # reservations promised
     ordered: int = 0  # of them seen as orders
@@ -55,7 +57,17 @@ class Summary(msgspec.Struct):
 
 
 _NUMBERS: Final = (
-    *("users", "clicks", "acknowledged", "ordered", "paid", "abandoned", "released"),
+    *(
+        "users",
+        "queued",
+        "gone",
+        "clicks",
+        "acknowledged",
+        "ordered",
+        "paid",
+        "abandoned",
+        "released",
+    ),
     *("repeats", "open_clicks", "open_orders"),
 )
 
@@ -68,6 +80,14 @@ class Ledger:
         self._answered: dict[str, str] = {}  # key → reservation, of the newest ANSWERED_MAX
         self.open_clicks: dict[str, Click] = {}
         self.open_orders: dict[str, Click] = {}
+
+    def queue(self, tickets: int) -> None:
+        """Somebody took so many tickets of the waiting room and has done with waiting."""
+        self._summary.queued += tickets
+
+    def turn_away(self) -> None:
+        """The room said that nothing is left, so nobody clicked."""
+        self._summary.gone += 1
 
     def click(self, key: str, click: Click) -> None:
         """Somebody is about to ask, for the first time with this key."""
@@ -138,6 +158,8 @@ def as_text(summary: Summary) -> str:
     refused = Counter(summary.refused)
     codes = ", ".join(f"{code} {count:,}" for code, count in refused.most_common())
     rows = [
+        ("queued", summary.queued, "tickets of the waiting room"),
+        ("gone", summary.gone, "left it without a click: told that nothing is left"),
         ("clicks", summary.clicks, f"with {summary.repeats:,} repeats under the same key"),
         ("refused", refused.total(), codes),
         ("acknowledged", summary.acknowledged, "reservations promised"),

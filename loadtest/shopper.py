@@ -1,6 +1,6 @@
-"""What one shopper does: look, wait for the doors to open, queue, buy, pay, and see the order paid.
+"""What one shopper does: look, queue, wait for the doors to open, buy, pay, and see the order paid.
 
-Leaves the tally to `ledger`, the tokens to `buyers`, and how many shoppers there are to `shape`.
+Leaves the queue to `waiting_room`, the tally to `ledger`, the tokens to `buyers`, and how many shoppers there are to `shape`.
 """
 
 import logging
@@ -16,19 +16,20 @@ from locust.exception import StopUser
 from loadtest.buyers import Buyers
 from loadtest.ledger import Click, Ledger
 from loadtest.talk import Body, Call, Reply, send
+from loadtest.waiting_room import WaitingRoom, Word
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS_MAX: Final = 10  # Requests for one click, one payment or one ticket.
+ATTEMPTS_MAX: Final = 10  # Requests for one click or one payment.
 EARLY_MAX: Final = 30  # Clicks before the doors are open.
 POLLS_MAX: Final = 60  # Looks at an order that is not stored, or not paid, yet.
-QUEUE_POLLS_MAX: Final = 600
 POLL_SECONDS: Final = (0.3, 0.7)
 LOOK_SECONDS: Final = (1.0, 3.0)  # Between two looks at a sale that is not open yet.
 # Nobody clicks on the second: some before the doors open, most soon after.
 CLICK_SECONDS: Final = (-0.3, 0.7)
 # Nobody pays in the second the order appears.
 PAY_SECONDS: Final = (0.1, 1.0)
+TICKET_CODES: Final = frozenset({"ticket_required", "ticket_invalid"})
 SHUT: Final = frozenset({"ended", "closed"})
 HOST: Final = "http://127.0.0.1:8080"
 
@@ -72,7 +73,7 @@ class Shopper(FastHttpUser):
     @task
     def visit(self) -> None:
         """A whole visit as a new buyer."""
-        site = self.await_opening()
+        site = self.browse()
         if site is None or not site.skus or site.state in SHUT:
             return
         token = shop.buyers.next()
@@ -81,19 +82,23 @@ class Shopper(FastHttpUser):
             raise StopUser
         self.headers = {"Authorization": f"Bearer {token}"}
         self.ticket: str | None = None
-        if self.queue() and (reservation_id := self.buy(site)) is not None:
+        # The queue first: who takes a ticket before the doors open is there when they do.
+        if not self.queue() or (site := self.await_opening(site)) is None:
+            return
+        if (reservation_id := self.buy(site)) is not None:
             self.settle(reservation_id)
 
     # Before the click.
 
-    def await_opening(self) -> Site | None:
+    def await_opening(self, site: Site | None) -> Site | None:
         """Browses until the doors open, give or take a moment; None if the sale cannot be seen."""
-        while (site := self.browse()) is not None and site.opens_in_s > 0:
+        while site is not None and site.opens_in_s > 0:
             click_in_s = site.opens_in_s + random.uniform(*CLICK_SECONDS)
             look_in_s = random.uniform(*LOOK_SECONDS)
             gevent.sleep(max(0.0, min(click_in_s, look_in_s)))
             if click_in_s <= look_in_s:
                 break
+            site = self.browse()
         return site
 
     def browse(self) -> Site | None:
@@ -102,30 +107,20 @@ class Shopper(FastHttpUser):
         return read_site(reply.body) if reply.ok else None
 
     def queue(self, *, again: bool = False) -> bool:
-        """Takes a ticket where the sale has a queue, and waits for its turn. Whether it came."""
+        """Waits for its turn where the sale has a room. Whether it may click now."""
         if not shop.has_queue and not again:
             return True
-        path, name = f"/v1/sales/{shop.sale_id}/queue", "/v1/sales/[sale]/queue"
-        for attempt in range(ATTEMPTS_MAX):
-            reply = send(self.client, Call("POST", path, name), self.headers, expected={404, 405})
-            if reply.status in {404, 405}:
-                shop.has_queue = False
-                return not again
-            if reply.ok:
-                return self._await_turn(path, name, reply)
-            gevent.sleep(reply.pause_s(attempt))
-        return False
-
-    def _await_turn(self, path: str, name: str, reply: Reply) -> bool:
-        for _ in range(QUEUE_POLLS_MAX):
-            self.ticket = reply.ticket or reply.body.get("ticket") or self.ticket
-            if not _waits(reply.body):
-                return True
-            pause_s = reply.retry_after_s
-            gevent.sleep(random.uniform(*LOOK_SECONDS) if pause_s is None else reply.pause_s(0))
-            looked = send(self.client, Call("GET", path, name), self._ticketed())
-            reply = looked if looked.ok else reply
-        return False
+        room = WaitingRoom(self.client, shop.sale_id, self.headers)
+        room.ticket = self.ticket
+        turn = room.wait()
+        shop.ledger.queue(room.tickets)
+        self.ticket = turn.ticket
+        if turn.word is Word.OPEN:
+            shop.has_queue = False
+            return not again
+        if turn.word is Word.GONE:
+            shop.ledger.turn_away()
+        return turn.word is Word.ADMITTED
 
     def _ticketed(self) -> dict[str, str]:
         return self.headers | ({"Queue-Ticket": self.ticket} if self.ticket else {})
@@ -142,7 +137,7 @@ class Shopper(FastHttpUser):
             reply = self.ask(key, body)
             if reply.ok or not (reply.repeatable or reply.status in {403, 425}):
                 return note(shop.ledger, key, reply)
-            if reply.status == 403 and not (reply.code == "ticket_required" and self._fetch()):
+            if reply.status == 403 and not (reply.code in TICKET_CODES and self._fetch()):
                 return note(shop.ledger, key, reply)
             early += reply.status == 425
             attempt += reply.status != 425
@@ -245,10 +240,3 @@ def read_site(body: Body) -> Site:
 
 def _time(text: Any) -> datetime:
     return datetime.fromisoformat(text)
-
-
-def _waits(body: Body) -> bool:
-    """Whether a queue's answer says that it is not one's turn yet."""
-    position = body.get("position")
-    waits = isinstance(position, int) and position > 0
-    return waits and body.get("state") != "admitted"

@@ -1,6 +1,7 @@
 """The locust kit against a shop that has a queue and misbehaves on purpose."""
 
 import asyncio
+import base64
 import json
 import re
 from collections import Counter, defaultdict
@@ -9,6 +10,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+
+from altcha import v1 as altcha
 
 from tests.support.locust import Told, shop
 
@@ -20,15 +23,26 @@ RUN = {
     "spike_seconds": 4,
     "decay_seconds": 1,
 }
+ALTCHA_KEY = "altcha-key"
+POLLS = 2  # until it is one's turn
+POLL_AT_ONCE = {"poll_after_seconds": 0}
 Answer = tuple[int, dict[str, str], dict[str, object]]
 
 
 class Shop:
-    """Sheds every click once, loses its next answer, and keeps its word the third time."""
+    """Sheds every click once, loses its next answer, and keeps its word the third time.
 
-    def __init__(self, *, opens_in: float = 2, keeps_orders: bool = True) -> None:
+    `proof` is the most tries a ticket costs, 0 for none; `gone` is told to all who wait.
+    """
+
+    def __init__(
+        self, *, opens_in: float = 2, keeps_orders: bool = True, proof: int = 0, gone: bool = False
+    ) -> None:
         self._opens_in = timedelta(seconds=opens_in)
         self.keeps_orders = keeps_orders
+        self.proof = proof
+        self.gone = gone
+        self.solved: list[str] = []
         self.asked: Counter[str] = Counter()  # by Idempotency-Key
         self.said: dict[str, set[str]] = defaultdict(set)  # key → what was asked with it
         self.early: Counter[str] = Counter()
@@ -58,12 +72,20 @@ class Shop:
         match (method, *path.split("/")[2:]):
             case ("GET", "sales", "party"):
                 said = self._sale()
+            case ("GET", "sales", "party", "queue", "challenge"):
+                said = self._challenge(token)
+            case ("POST", "sales", "party", "queue") if self.proof and not self._proves(
+                token, body
+            ):
+                return 400, {}, {"code": "invalid_request"}
             case ("POST", "sales", "party", "queue"):
-                said = {"ticket": f"ticket-of-{token}", "position": 2}
+                said = {"state": "waiting", "ticket": f"ticket-of-{token}", **POLL_AT_ONCE}
             case ("GET", "sales", "party", "queue"):
                 assert headers["queue-ticket"] == f"ticket-of-{token}"
                 self.queued[token] += 1
-                said = {"position": 2 - self.queued[token]}
+                waits = self.queued[token] < POLLS
+                word = "gone" if self.gone else "waiting" if waits else "admitted"
+                said = {"state": word, **POLL_AT_ONCE}
             case ("POST", "sales", "party", "reservations"):
                 return self._reserve(token, headers, body)
             case ("GET", "reservations", reservation):
@@ -91,11 +113,29 @@ class Shop:
             "items": [{"sku": "cake", "available": 1000}],
         }
 
+    def _challenge(self, token: str) -> dict[str, object]:
+        made = altcha.create_challenge(
+            altcha.ChallengeOptions(
+                max_number=self.proof, hmac_key=ALTCHA_KEY, params={"user": token}
+            )
+        )
+        named = ("algorithm", "challenge", "salt", "signature")
+        return {name: getattr(made, name) for name in named} | {"maxnumber": made.max_number}
+
+    def _proves(self, token: str, body: str) -> bool:
+        answer = json.loads(body or "{}").get("altcha")
+        if answer is None or answer in self.solved:
+            return False
+        self.solved.append(answer)
+        payload = json.loads(base64.b64decode(answer))
+        mine = altcha.extract_params(payload)["user"] == [token]
+        return mine and altcha.verify_solution(payload, ALTCHA_KEY)[0]
+
     def _reserve(self, token: str, headers: dict[str, str], body: str) -> Answer | None:
         key = headers["idempotency-key"]
         self.said[key].add(token + body)
         has_ticket = headers.get("queue-ticket") == f"ticket-of-{token}"
-        self.out_of_turn += not has_ticket or self.queued[token] < 2
+        self.out_of_turn += not has_ticket or self.queued[token] < POLLS
         # The doors of this shop open a second later than its sign says.
         if datetime.now(UTC) < self.opens_at + timedelta(seconds=1):
             self.early[key] += 1
@@ -181,3 +221,28 @@ async def test_everybody_walks_away_where_all_abandon(tmp_path: Path) -> None:
     assert told.tally["abandoned"] > 0
     assert told.tally["paid"] == 0
     assert party.paid == set()
+
+
+async def test_proof_of_work_is_fetched_and_solved_for_each_ticket(tmp_path: Path) -> None:
+    party = Shop(opens_in=-60, proof=3000)
+
+    told = await visit(party, tmp_path, spike_seconds=2)
+
+    tally = told.tally
+    assert tally["acknowledged"] == tally["ordered"] > 0, told.text
+    assert tally["queued"] >= tally["clicks"] == len(party.said)
+    assert len(set(party.solved)) == len(party.solved) >= tally["queued"]
+    assert "400" not in told.text
+
+
+async def test_shopper_who_is_told_gone_goes_home_without_a_click(tmp_path: Path) -> None:
+    party = Shop(opens_in=-60, gone=True)
+
+    told = await visit(party, tmp_path, spike_seconds=2)
+
+    assert told.tally["gone"] > 0
+    assert told.tally["clicks"] == 0
+    assert not party.said
+    # Turned away is no failure.
+    assert told.code == 0, told.text
+    assert "nothing is proved" in told.text
