@@ -44,6 +44,13 @@ class LimitKind(StrEnum):
     FIXED = "fixed"
 
 
+class ForwardedHeader(StrEnum):
+    """The header in which trusted proxies say whom they speak for."""
+
+    X_FORWARDED_FOR = "x-forwarded-for"
+    FORWARDED = "forwarded"  # RFC 7239
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every setting of the engine. Field `x_y` is `DOORBUSTER_X_Y`, or `x_y` in the TOML file."""
 
@@ -81,7 +88,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     anonymous_burst: Positive = 50
     account_per_minute: Positive = 6  # logins of one account, from wherever
     account_burst: Positive = 20
-    trusted_proxies: str = ""  # networks, by commas, whose X-Forwarded-For or Forwarded is believed
+    trusted_proxies: str = ""  # networks, by commas, whose word for the client's address counts
+    # What they write. The other header is never read: clients could write it through them.
+    forwarded_header: ForwardedHeader = ForwardedHeader.X_FORWARDED_FOR
     unthrottled_networks: str = "127.0.0.0/8,::1/128"  # their addresses are nobody's in particular
     clients_max: Positive = 1_048_576  # remembered by the throttles of one machine, 16 bytes each
     clients_file: str | None = (

@@ -196,9 +196,14 @@ async def add_stock(
 
 
 async def log_audit(
-    connection: Connection, *, actor: str, action: str, sale_id: str, detail: dict[str, object]
+    connection: Connection,
+    *,
+    actor: str,
+    action: str,
+    sale_id: str | None,
+    detail: dict[str, object],
 ) -> None:
-    """Who changed what. Belongs into the transaction of the change."""
+    """Who changed what, in one sale or in all. Belongs into the transaction of the change."""
     await connection.execute(
         "INSERT INTO audit_log (actor, action, sale_id, detail) VALUES ($1, $2, $3, $4)",
         actor,
