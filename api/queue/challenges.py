@@ -7,12 +7,13 @@ import base64
 import hmac
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Final, Literal, NamedTuple, cast
+from typing import Annotated, Final, Literal, cast
 
 import msgspec
 from altcha import v1 as altcha
 
 from api.answers import time_text
+from engine.admission.room.store import Proof
 from engine.clock import Clock
 
 # altcha's first form, one SHA-256 per try: making one and verifying one cost about 15 µs each, so
@@ -35,13 +36,6 @@ class ProofFault(StrEnum):
     FORGED = "does not solve a challenge of ours"
     FOREIGN = "is for another buyer or another sale"
     EXPIRED = "has expired; fetch a new challenge"
-
-
-class Solved(NamedTuple):
-    """A challenge of ours, solved. `proof_id` is the same however its answer is written."""
-
-    proof_id: str
-    expires_at_ms: int
 
 
 class ChallengeBody(msgspec.Struct, frozen=True):
@@ -106,7 +100,7 @@ class Challenges:
             expires_at=time_text(expires_s * 1000),
         )
 
-    def verify(self, text: str, sale_id: str, user_id: str) -> Solved | ProofFault:
+    def verify(self, text: str, sale_id: str, user_id: str) -> Proof | ProofFault:
         """Whether this is this buyer's answer to a challenge of this sale, and still counts."""
         try:
             answer = _decoder.decode(base64.b64decode(text, validate=True))
@@ -119,11 +113,11 @@ class Challenges:
         return self._judge(answer.challenge, altcha.extract_params(payload), sale_id, user_id)
 
     def _judge(
-        self, proof_id: str, signed: dict[str, list[str]], sale_id: str, user_id: str
-    ) -> Solved | ProofFault:
+        self, mark: str, signed: dict[str, list[str]], sale_id: str, user_id: str
+    ) -> Proof | ProofFault:
         if signed.get("sale") != [sale_id] or signed.get("user") != [user_id]:
             return ProofFault.FOREIGN
         expires_at_ms = int(signed["expires"][0]) * 1000  # Signed by us: it is there.
         if expires_at_ms <= self._clock.now_ms():
             return ProofFault.EXPIRED
-        return Solved(proof_id, expires_at_ms)
+        return Proof(mark, expires_at_ms)

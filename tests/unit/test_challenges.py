@@ -15,8 +15,8 @@ from api.queue.challenges import (
     ChallengeBody,
     Challenges,
     ProofFault,
-    Solved,
 )
+from engine.admission.room.store import Proof
 from engine.clock import ManualClock
 
 SECRET = "s" * 32
@@ -58,7 +58,7 @@ def written(answer: object) -> str:
 
 def test_an_answer_counts_for_its_buyer_and_sale_alone(challenges: Challenges) -> None:
     proof = solve(made := make(challenges))
-    assert challenges.verify(proof, "demo", "u1") == Solved(
+    assert challenges.verify(proof, "demo", "u1") == Proof(
         made.challenge, 1_700_000_000_000 + CHALLENGE_SECONDS * 1000
     )
     assert challenges.verify(proof, "demo", "u2") is ProofFault.FOREIGN
@@ -67,14 +67,14 @@ def test_an_answer_counts_for_its_buyer_and_sale_alone(challenges: Challenges) -
 
 def test_every_process_with_the_secret_agrees_and_no_other(clock: ManualClock) -> None:
     proof = solve(make(Challenges(SECRET, clock)))
-    assert isinstance(Challenges(SECRET, clock).verify(proof, "demo", "u1"), Solved)
+    assert isinstance(Challenges(SECRET, clock).verify(proof, "demo", "u1"), Proof)
     assert Challenges("t" * 32, clock).verify(proof, "demo", "u1") is ProofFault.FORGED
 
 
 def test_an_answer_ends_with_its_challenge(challenges: Challenges, clock: ManualClock) -> None:
     proof = solve(make(challenges))
     clock.advance(seconds=CHALLENGE_SECONDS - 1)
-    assert isinstance(challenges.verify(proof, "demo", "u1"), Solved)
+    assert isinstance(challenges.verify(proof, "demo", "u1"), Proof)
     clock.advance(seconds=1)
     assert challenges.verify(proof, "demo", "u1") is ProofFault.EXPIRED
 
@@ -85,7 +85,7 @@ def test_what_is_solved_before_tickets_are_given_counts_then(
     opens_at_ms = clock.now_ms() + 600_000
     proof = solve(make(challenges, counts_from_ms=opens_at_ms))
     clock.advance(seconds=600 + CHALLENGE_SECONDS - 1)
-    assert isinstance(challenges.verify(proof, "demo", "u1"), Solved)
+    assert isinstance(challenges.verify(proof, "demo", "u1"), Proof)
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_fields_of_another_kind_are_no_answer(challenges: Challenges, changes: A
 def test_an_answer_has_one_name_however_it_is_written(challenges: Challenges) -> None:
     made = make(challenges)
     names = {
-        found.proof_id
+        found.mark
         for proof in (solve(made), solve(made, took=99), solve(made, salt=made.salt.rstrip("&")))
-        if isinstance(found := challenges.verify(proof, "demo", "u1"), Solved)
+        if isinstance(found := challenges.verify(proof, "demo", "u1"), Proof)
     }
     assert names == {made.challenge}
 
@@ -152,5 +152,5 @@ def test_difficulty_is_what_the_sale_says_or_what_the_risk_service_costs(
 def test_any_user_id_is_bound_as_it_is(user: str) -> None:
     challenges = Challenges(SECRET, ManualClock())
     proof = solve(make(challenges, user, difficulty=3))
-    assert isinstance(challenges.verify(proof, "demo", user), Solved)
+    assert isinstance(challenges.verify(proof, "demo", user), Proof)
     assert challenges.verify(proof, "demo", user + "&") is ProofFault.FOREIGN
