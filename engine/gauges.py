@@ -1,10 +1,16 @@
-"""Measures how much work is waiting, for the metrics."""
+"""Measures how much work is waiting, for the metrics and for the pacer."""
+
+from typing import Final
 
 from engine import metrics
 from engine.connections import redis_errors
 from engine.core import Engine
 from engine.keys import shard_keys
+from engine.model import PaymentStatus
 from engine.store.database import postgres_errors
+
+# What a charge ends with.
+CHARGED: Final = frozenset({PaymentStatus.CAPTURED.value, PaymentStatus.FAILED.value})
 
 
 class Gauges:
@@ -12,6 +18,7 @@ class Gauges:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.payments_waiting = 0  # For the provider to be asked: at the last look.
 
     async def measure_once(self) -> int:
         """Raises Unavailable where a server is gone. Returns 0: there is never more to do."""
@@ -23,6 +30,19 @@ class Gauges:
                 metrics.stream_entries.set(sum(await pipe.execute()))
         with postgres_errors():
             async with self._engine.pool.acquire() as connection:
-                waiting = await connection.fetchval("SELECT count(*) FROM outbox")
+                waiting, self.payments_waiting = await connection.fetchrow(
+                    "SELECT count(*), count(*) FILTER (WHERE kind IN ('capture', 'pay')) FROM outbox"
+                )
                 metrics.outbox_messages.set(waiting)
         return 0
+
+    def payments_done(self) -> int:
+        """Charges that this process brought to an end, since its start."""
+        return int(
+            sum(
+                sample.value
+                for family in metrics.payments.collect()
+                for sample in family.samples
+                if sample.name.endswith("_total") and sample.labels["status"] in CHARGED
+            )
+        )

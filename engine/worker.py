@@ -1,4 +1,4 @@
-"""Composes the loops behind the answer: drain, reap, pay, handle webhooks, dispatch, sync, watch.
+"""Composes the loops behind the answer: drain, pace, reap, pay, handle webhooks, dispatch, sync, watch.
 
 Each is supervised: one that crashes comes back, and none takes another down. Decides nothing.
 """
@@ -18,6 +18,7 @@ from engine.drainer import Drainer
 from engine.errors import Unavailable
 from engine.fence import Fence
 from engine.gauges import Gauges
+from engine.pacer import PACE_SECONDS, Pacer
 from engine.payment.late import LateCaptures
 from engine.payment.payer import Payer
 from engine.payment.provider import Provider
@@ -109,13 +110,16 @@ class Worker:
             concurrency_max=settings.pay_concurrency_max,
         )
         self.dispatcher = Dispatcher(engine.pool, engine.inventory, engine.directory)
+        gauges = Gauges(engine)
+        self.pacer = Pacer(engine.redis, engine.clock, self.drainer, gauges, settings)
         fence = Fence(engine.redis, engine.pool, engine.inventory, settings.durability)
         # Producers before consumers: in this order they stop, those of a stage together.
         self._stages = [
             [
                 Supervised("Sale sync", Periodic(engine.sales.sync, SYNC_SECONDS)),
                 Supervised("Fence watch", Periodic(fence.watch_once, WATCH_SECONDS)),
-                Supervised("Gauges", Periodic(Gauges(engine).measure_once, GAUGE_SECONDS)),
+                Supervised("Gauges", Periodic(gauges.measure_once, GAUGE_SECONDS)),
+                Supervised("Pacer", Periodic(self.pacer.measure_once, PACE_SECONDS)),
                 Supervised("Reaper", self.reaper),
             ],
             [Supervised("Drainer", self.drainer)],
