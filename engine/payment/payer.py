@@ -16,6 +16,7 @@ import msgspec
 from engine.errors import ProviderUnavailable, Unavailable
 from engine.ids import Ids
 from engine.model import OrderStatus, PaymentStatus
+from engine.payment.guarded import is_cut_off
 from engine.payment.late import LateCaptures
 from engine.payment.provider import (
     ChargeStatus,
@@ -34,6 +35,7 @@ from engine.store.payments import Row, add_captures, fetch_charges, mark_tried, 
 logger = logging.getLogger(__name__)
 
 KINDS: Final = ("pay", "refund", "late_capture")
+WITHOUT_PROVIDER: Final = ("late_capture",)
 CHARGING: Final = frozenset({"capture", "pay"})
 BATCH_MAX: Final = 128  # Messages per lane: two statements before the calls, a handful after.
 LANES: Final = 2  # While one lane writes its answers, the other keeps the provider busy.
@@ -111,6 +113,8 @@ class Payer:
 
     async def query_once(self) -> int:
         """Asks after open payments that were not heard of for long; returns how many answered."""
+        if self._is_cut_off():
+            return 0
         with postgres_errors():
             async with self._pool.acquire() as connection:
                 unheard = await take_unheard(
@@ -142,7 +146,7 @@ class Payer:
         with postgres_errors():
             async with self._pool.acquire() as connection, connection.transaction():
                 messages = await outbox.take(
-                    connection, self._kinds, count=BATCH_MAX, lease_seconds=LEASE_SECONDS
+                    connection, self._kinds_now(), count=BATCH_MAX, lease_seconds=LEASE_SECONDS
                 )
                 if not messages:
                     return [], {}
@@ -156,6 +160,14 @@ class Payer:
             if row["idempotency_key"] == "auto":
                 charges[row["sale_id"], row["reservation_id"]] = row
         return messages, charges
+
+    def _kinds_now(self) -> Sequence[str]:
+        """While no provider may be asked, what needs one stays in the outbox as it is."""
+        return WITHOUT_PROVIDER if self._is_cut_off() else self._kinds
+
+    def _is_cut_off(self) -> bool:
+        """Whether every provider's breaker is open."""
+        return bool(self._providers) and all(map(is_cut_off, self._providers.values()))
 
     async def _make_captures(
         self, connection: Connection, orders: Sequence[tuple[str, str]]
