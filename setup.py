@@ -5,6 +5,7 @@ from setuptools import Extension, setup
 
 KERNELS = (
     "batch",
+    "draw",
     "gate",
     "holders",
     "ids",

@@ -31,12 +31,13 @@ cdef class Room:
 
     # The last look.
     cdef readonly object look
-    cdef readonly bint known
+    cdef readonly bint known  # A look is here and is being kept up to date.
+    cdef public bint asked  # Somebody checked or polled a ticket since it was set to False.
     cdef readonly bint on
     cdef readonly bint gone
     cdef readonly long issued
     cdef readonly long serving
-    cdef readonly long drawn
+    cdef readonly long drawn  # -1: not yet
     cdef readonly long waiting
     cdef bint _by_draw
     cdef long _available

@@ -5,7 +5,7 @@ Does no I/O and reads no clock: looks at Redis, the draw and the forecast are ha
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
-from libc.math cimport erfc, exp, fabs, log1p, sqrt
+from libc.math cimport INFINITY, erfc, exp, fabs, log1p, sqrt
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset, strlen
@@ -52,7 +52,7 @@ STATE_WORDS[OPEN] = b"open"
 
 
 cdef class Room:
-    """A room as the last look showed it. Until the first one nobody is admitted and polls say None.
+    """A room as the last look showed it. While it is not `known` it must not be asked: follow it first.
 
     `forecast.learn(look)` returns what engine/admission/room/forecast.py calls an Outlook.
     """
@@ -64,6 +64,8 @@ cdef class Room:
         self._forecast = forecast
         self._admission_seconds = 120
         self._absent_seconds = 45
+        self._closes_s = INFINITY
+        self.drawn = -1
         self._present = b""
         self._eta_errors = []
 
@@ -83,6 +85,7 @@ cdef class Room:
     cpdef long check(self, bytes token, str user_id, double now_s) except -2:
         """Above 0: the number of an admitted ticket. -1: this user's, but not admitted. 0: none of his."""
         cdef Claims claims
+        self.asked = True
         if token is None or not self._is_theirs(token, user_id, &claims):
             return 0
         if claims.expires_s <= now_s:
@@ -95,6 +98,7 @@ cdef class Room:
         """What to tell the ticket's holder, as JSON; he counts as present. None: see `why`."""
         cdef Claims claims
         cdef View view
+        self.asked = True
         if token is None or not self.known or not self._is_theirs(token, user_id, &claims):
             return None
         if claims.expires_s <= now_s:
@@ -156,19 +160,25 @@ cdef class Room:
         self._by_draw = look.order == "draw"
         self._available = look.available
         self._may_return = look.reserved
-        self._opens_s = look.opens_at_ms / 1000
-        self._closes_s = look.closes_at_ms / 1000
+        if look.state is not None:  # Else Redis does not know the sale, so not its window either.
+            self._opens_s = look.opens_at_ms / 1000
+            self._closes_s = look.closes_at_ms / 1000
         self.waiting = look.waiting
         self.issued = max(self.issued, <long>look.issued)
         self.gone = is_gone(look)
         if look.drawn is not None and self.drawn != look.drawn:
             self.drawn = look.drawn
             self._draw = None
+            self.take_attendance()  # Whoever polled before did so by number.
         if serving > self.serving:
             self.serving = serving
             self._note_served(serving, look.now_ms / 1000)
         self._learn_outlook(self._forecast.learn(look))
         self.known = True
+
+    def forget(self):
+        """The room is followed no longer: what is here gets old."""
+        self.known = False
 
     def learn_present(self, bytes bitmap not None, long mark):
         """Who is present, one bit per place, the first place's the second bit. Beyond `mark` all are."""
@@ -197,10 +207,6 @@ cdef class Room:
             raise ValueError(f"{view.shape[0]} places for {self.drawn} numbers drawn")
         self._places = view
         self._draw = places
-        # Whoever polled before did so by number.
-        if self._polled != NULL:
-            memset(self._polled, 0, self._capacity // 8)
-        self._polled_last = 0
 
     @property
     def needs_draw(self):
@@ -336,8 +342,10 @@ cdef class Room:
 
     cdef long _place_of(self, long number) noexcept:
         """0 while the draw is to come, or not computed here yet."""
-        if not self._by_draw or 0 < self.drawn < number:
+        if not self._by_draw or 0 <= self.drawn < number:
             return number
+        if self.drawn < 0 and self.serving > 0:
+            return number  # It opened as a room without a draw.
         if self._draw is None:
             return 0
         return self._places[number - 1]
@@ -570,6 +578,8 @@ cdef class Room:
 
 def is_gone(look not None):
     """Whether there is nothing left to wait for."""
+    if look.state is None:
+        return False
     if look.state == "closed" or look.now_ms >= look.closes_at_ms:
         return True
     # Nothing sold either: the counters are lost or being rebuilt.

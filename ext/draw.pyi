@@ -1,0 +1,3 @@
+from array import array
+
+def draw(seed: bytes, count: int) -> array[int]: ...
