@@ -44,7 +44,7 @@ class AddressReader:
     ) -> None:
         self._trusted = trusted
         self._unthrottled_networks = unthrottled
-        self._header = header
+        self._reads_forwarded = header is ForwardedHeader.FORWARDED
         self._peers: dict[str, _Peer] = {}
         self._clients: dict[tuple[str, str], str] = {}
         self._unthrottled: dict[str, bool] = {}
@@ -66,7 +66,7 @@ class AddressReader:
         known = self._peers.get(peer) or self._learn_peer(peer)
         if not known.trusted:
             return known.address
-        chain = forwarded if self._header is ForwardedHeader.FORWARDED else x_forwarded_for
+        chain = forwarded if self._reads_forwarded else x_forwarded_for
         if not chain:
             return known.address
         if len(chain) > CHAIN_MAX:
@@ -101,7 +101,7 @@ class AddressReader:
 
     def _hops(self, chain: str) -> Iterator[str]:
         """From the right."""
-        if self._header is ForwardedHeader.FORWARDED:
+        if self._reads_forwarded:
             return map(_for_of, _elements_from_right(chain))
         return reversed(chain.split(","))
 
