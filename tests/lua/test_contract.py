@@ -1,5 +1,6 @@
 """Each script's header, its code, its wrapper and the Python enums say the same."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -9,17 +10,21 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
+from engine.admission.room.settings import RoomSettings
+from engine.admission.room.store import ENTER_BATCH_MAX, TICKETS_MAX, EnterWord, Proof, RoomStore
 from engine.clock import ManualClock
 from engine.config import Settings
 from engine.inventory import Inventory
 from engine.inventory.inventory import LETTER_OF_STATE, RESOLVE_BATCH_MAX, Counters
-from engine.lua import SCRIPT_NAMES, LuaScript
+from engine.keys import ATTENDANCE_SLOTS
+from engine.lua import ROOM_SCRIPT_NAMES, SCRIPT_NAMES, LuaScript
 from engine.model import RESERVATIONS_PER_BUYER_MAX, Outcome
 from engine.sales.document import SKUS_MAX
 from tests.lua.shelf import SALE, open_settings, wish
 
 REDIS_WORDS = {"HMGET", "HGET", "HSET", "HINCRBY", "XADD", "XGROUP", "CREATE", "MKSTREAM", "DEL"}
-REDIS_WORDS |= {"BITFIELD", "BITFIELD_RO", "GET", "SET"}
+REDIS_WORDS |= {"BITFIELD", "BITFIELD_RO", "GET", "SET", "GETBIT", "BITCOUNT", "BIT", "BITOP"}
+REDIS_WORDS |= {"TIME", "EXISTS", "HGETALL", "HDEL", "XLEN", "UNLINK"}
 REDIS_WORDS |= {"SPUBLISH", "ERR"}  # "ERR": how a reply that is an error begins
 TUPLE_SIZES = {"pairs": 2, "triples": 3, "quadruples": 4}
 
@@ -60,7 +65,7 @@ def code_of(text: str) -> str:
     return "\n".join(line.partition("--")[0] for line in text.splitlines())
 
 
-@pytest.mark.parametrize("name", SCRIPT_NAMES)
+@pytest.mark.parametrize("name", SCRIPT_NAMES + ROOM_SCRIPT_NAMES)
 def test_header_lists_the_keys_and_words_that_the_code_uses(name: str) -> None:
     text = LuaScript(name).text
     header, code = Header(text), code_of(text)
@@ -68,14 +73,29 @@ def test_header_lists_the_keys_and_words_that_the_code_uses(name: str) -> None:
     assert header.title == name
     assert header.keys == sorted({int(n) for n in re.findall(r"KEYS\[(\d+)\]", code)})
     assert header.arguments == list(range(1, len(header.arguments) + 1))
-    assert set(re.findall(r"'([A-Z_]{3,})[ ']", code)) - REDIS_WORDS == header.words
+    assert (
+        set(re.findall(r"'([A-Z_]{3,})[ ']", code)) - (REDIS_WORDS - header.words) == header.words
+    )
 
 
-@pytest.mark.parametrize("name", SCRIPT_NAMES)
+# What stands for a key in the code, and where it comes from.
+KEY_NAMES = {"config", "stock", "buyers", "orders", "arrivals", "used", "room"}
+KEY_NAMES |= {"tickets", "present", "scratch", "attendance", "proof"}
+DRAWN_FROM = {
+    "attendance": ("ATTENDANCE[",),
+    "previous": ("ATTENDANCE[",),
+    "proof": ("PROOFS[", "proofs[i][1]"),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPT_NAMES + ROOM_SCRIPT_NAMES)
 def test_code_computes_no_key(name: str) -> None:
     code = code_of(LuaScript(name).text)
-    keys = {"config", "stock", "buyers", "orders", "arrivals", "used", "room"}
-    assert set(re.findall(r"redis\.p?call\('[A-Z_]+', (?:'CREATE', )?(\w+)", code)) <= keys
+    calls = r"redis\.p?call\('[A-Z_]+', (?:'CREATE', |'OR', )?(\w+)"
+    assert set(re.findall(calls, code)) <= KEY_NAMES
+    for one, sources in DRAWN_FROM.items():
+        for source in re.findall(rf"local {one}(?:, \w+)* = (.*)", code):
+            assert source.startswith(sources)
 
 
 class Recorder:
@@ -122,6 +142,42 @@ WRAPPERS: dict[str, tuple[Any, Callable[[Inventory], Awaitable[Any]]]] = {
 }
 
 
+async def enter_two(store: RoomStore) -> None:
+    """Two people, one of them with a proof: both in one call."""
+    await asyncio.gather(
+        store.enter("drop", "ann", holds_ticket=False, proof=Proof("p", 0)),
+        store.enter("drop", "bob", holds_ticket=True),
+    )
+
+
+ROOM_WRAPPERS: dict[str, tuple[Any, Callable[[RoomStore], Awaitable[Any]]]] = {
+    "enter": ([b"FULL", b"FULL"], enter_two),
+    "serve": (None, lambda r: r.serve("drop", 1.0)),
+    "attend": ([b"", 0], lambda r: r.attend("drop", b"", None)),
+    "furnish": (b"", lambda r: r.furnish("drop", RoomSettings(), "")),
+}
+SLOTS_LEFT = ATTENDANCE_SLOTS - 1  # A header counts the ring of attendance, and the proofs, as one.
+
+
+@pytest.mark.parametrize("name", ROOM_SCRIPT_NAMES)
+async def test_wrapper_of_the_room_sends_what_the_header_lists(name: str) -> None:
+    text = LuaScript(name).text
+    header = Header(text)
+    reply, call = ROOM_WRAPPERS[name]
+    recorder = Recorder(reply)
+
+    await call(RoomStore(cast("Redis", recorder), CLOCK))
+
+    key_count, words = recorder.sent
+    assert key_count == len(header.keys) + ("ATTENDANCE" in text) * SLOTS_LEFT
+    assert len(words) - key_count == header.fixed + 2 * header.group_size
+
+
+def test_words_of_entering_are_those_in_python() -> None:
+    words = {word.value for word in EnterWord} | {"ENTERED", "KEPT", "NO_ROOM"}
+    assert Header(LuaScript("enter").text).words == words
+
+
 @pytest.mark.parametrize("name", SCRIPT_NAMES)
 async def test_wrapper_sends_what_the_header_lists(name: str) -> None:
     header = Header(LuaScript(name).text)
@@ -148,6 +204,13 @@ def test_bounds_in_lua_are_those_in_python() -> None:
     assert bound("reserve", "RECORDS_MAX") == RESERVATIONS_PER_BUYER_MAX
     assert bound("confirm", "BATCH_MAX") == bound("release", "BATCH_MAX") == RESOLVE_BATCH_MAX
     assert bound("launch", "SKUS_MAX") == SKUS_MAX
+    assert bound("enter", "ENTER_MAX") == ENTER_BATCH_MAX
+    assert bound("enter", "TICKETS_MAX") == TICKETS_MAX
+    assert bound("attend", "BITMAP_BYTES_MAX") == TICKETS_MAX // 8 + 1
+    for script in ("enter", "serve", "attend"):
+        assert bound(script, "SLOTS") == ATTENDANCE_SLOTS
+    # Who lost the ticket is looked up in the ring: it reaches back as far at its shortest.
+    assert bound("enter", "RETURN_MS") <= (ATTENDANCE_SLOTS - 1) * 20_000
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"batch_max": bound("reserve", "BATCH_MAX") + 1}, Settings)
 

@@ -1,0 +1,23 @@
+-- furnish: write a waiting room's newest settings, and what it must not forget. One atomic step.
+-- KEYS  1 room
+-- ARGV  1 revision  2 on  3 order  4 prequeue_seconds  5 pace_max (0: none)  6 over_admission
+--       7 admission_seconds  8 absent_seconds  9 seed  10 issued  11 serving  12 drawn (-1: not yet)
+-- Returns  'FURNISHED' | 'UNCHANGED'
+--
+-- The revision is counted in Postgres. Numbers only grow: what was given out before Redis lost the
+-- room is not given out again. Who was drawn stays drawn.
+local room = KEYS[1]
+local function whole(number) return string.format('%.0f', number) end
+
+-- Check everything, …
+local found = redis.call('HMGET', room, 'revision', 'issued', 'serving', 'drawn')
+if found[1] and tonumber(found[1]) >= tonumber(ARGV[1]) then return 'UNCHANGED' end
+
+-- … then write everything.
+redis.call('HSET', room, 'revision', ARGV[1], 'on', ARGV[2], 'order', ARGV[3],
+  'prequeue_seconds', ARGV[4], 'pace_max', ARGV[5], 'over_admission', ARGV[6],
+  'admission_seconds', ARGV[7], 'absent_seconds', ARGV[8], 'seed', ARGV[9],
+  'issued', whole(math.max(tonumber(ARGV[10]), tonumber(found[2] or 0))),
+  'serving', whole(math.max(tonumber(ARGV[11]), tonumber(found[3] or 0))))
+if not found[4] and ARGV[12] ~= '-1' then redis.call('HSET', room, 'drawn', ARGV[12]) end
+return 'FURNISHED'

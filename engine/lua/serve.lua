@@ -1,0 +1,160 @@
+-- serve: let the next people of a waiting room try to buy, and say how the room stands. One atomic step.
+-- KEYS  1 config  2 stock  3 orders  4 room  5 present  6… attendance (16)
+-- ARGV  1 pace (people/s, of all who call together)  2 known_issued  3 known_serving
+--       4 known_drawn (-1: not yet)  5 now_ms ('': the clock of Redis)
+-- Returns  { now_ms, revision, on, order, issued, serving, drawn, seed, rate, admitted, used, available,
+--   reserved, sold, opens_at_ms, closes_at_ms, state, waiting, mark }, or nothing if Redis does not
+--   know the room. What is not known is an empty text.
+--
+-- Whoever calls turns the crank; time passes once for all. A turn serves places in order: as many
+-- people as the pace grants for the time since the last one, and no more than the units that are left
+-- may need. A place whose holder is absent is passed for nothing. What callers know heals what Redis
+-- lost: numbers never go back.
+local config, stock, orders, room, present = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local SLOTS = 16
+local ATTENDANCE = { KEYS[6], unpack(KEYS, 7, 5 + SLOTS) }
+local TURN_MS = 50           -- Between two turns at least, however many fronts call.
+local STEP_MS_MAX = 1000     -- Time that one turn makes up for: no flood after a pause or a clock step.
+local SKIP_FACTOR, SKIP_FREE = 4, 64 -- Places per turn: so many times the pace, and some more. People
+                                     -- wrongly taken for absent come all at once when they are back.
+local PLACES_MAX = 65536     -- Places per turn: 8 KiB of bitmap per look.
+local BACKLOG_MAX = 10000    -- Entries of the stream: nobody drains it. Usually there are below a hundred.
+local ATTENDED_MS_MAX = 20000 -- Older attendance says nothing: everybody counts as present.
+local HISTORY_PARTS = 16     -- Into which the time to reserve is cut.
+local FIELDS = { 'revision', 'on', 'order', 'pace_max', 'over_admission', 'admission_seconds', 'issued',
+  'serving', 'drawn', 'opened_ms', 'turned_ms', 'carry', 'admitted', 'used', 'used_units', 'mark',
+  'attended_ms', 'history', 'available', 'reserved', 'sold', 'rate', 'waiting', 'seed' }
+local function whole(number) return string.format('%.0f', number) end
+
+local now_ms = tonumber(ARGV[5])
+if not now_ms then
+  local time = redis.call('TIME')
+  now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Check everything, …
+local known, values = {}, redis.call('HMGET', room, unpack(FIELDS))
+for i, name in ipairs(FIELDS) do known[name] = values[i] end
+local function number(name) return tonumber(known[name] or 0) end
+local sale = redis.call('HMGET', config, 'state', 'opens_at_ms', 'closes_at_ms')
+local serving = math.max(number('serving'), tonumber(ARGV[3]))
+local issued = math.max(number('issued'), tonumber(ARGV[2]), serving)
+local drawn = tonumber(known.drawn) or ARGV[4] ~= '-1' and tonumber(ARGV[4]) or nil
+local healed = issued > number('issued') or serving > number('serving') or drawn and not known.drawn
+
+local passed_ms = now_ms - (tonumber(known.turned_ms) or 0)
+local turn = known.revision and (passed_ms < 0 or passed_ms >= TURN_MS)
+local changes = {}
+local function change(...)
+  for _, value in ipairs({ ... }) do changes[#changes + 1] = value end
+end
+if healed then
+  change('issued', issued, 'serving', serving)
+  if drawn then change('drawn', drawn) end
+end
+
+local mark, opening = number('mark'), false
+if math.abs(now_ms - number('attended_ms')) > ATTENDED_MS_MAX then mark = 0 end
+local available, reserved, sold = number('available'), number('reserved'), number('sold')
+local rate, waiting, admitted = number('rate'), number('waiting'), number('admitted')
+
+-- People in the places after one and up to another.
+local function people(after, last)
+  local count, judged = 0, math.min(last, mark)
+  if judged > after then
+    count = redis.call('BITCOUNT', present, after + 1, judged, 'BIT')
+  end
+  return count + math.max(0, last - math.max(mark, after))
+end
+
+local function count_stock()
+  available, reserved, sold = 0, 0, 0
+  local counters = redis.call('HGETALL', stock)
+  for i = 1, #counters, 2 do
+    local kind, units = string.sub(counters[i], -5), tonumber(counters[i + 1])
+    if kind == ':sold' then sold = sold + units
+    elseif kind == 'erved' then reserved = reserved + units
+    else available = available + units end
+  end
+end
+
+-- What was true at the beginnings of the last parts, oldest first: { at_ms, admitted, used }. The
+-- time to reserve reaches back to the first, or the room is not that old.
+local function read_history(window_ms)
+  local history = known.history and cmsgpack.unpack(known.history) or {}
+  for i = 1, #history do
+    -- The clock was set back: what seems still to come is taken for the present.
+    if history[i][1] > now_ms then history[i][1] = now_ms end
+  end
+  while history[2] and history[2][1] <= now_ms - window_ms do table.remove(history, 1) end
+  local last = history[#history]
+  if not last or now_ms - last[1] >= window_ms / HISTORY_PARTS then
+    history[#history + 1] = { now_ms, admitted, number('used') }
+  end
+  return history
+end
+
+-- How many more people the units that are left are enough for: those who were served and may still
+-- reserve are counted against them. Who has not reserved in time is counted no longer.
+local function people_wanted(history, window_ms)
+  if available <= 0 then return 0 end
+  local undecided = admitted - history[1][2] - (number('used') - history[1][3])
+  local take = number('used') > 0 and math.max(1, number('used_units') / number('used')) or 1
+  return math.ceil(number('over_admission') * available / take) - math.max(0, undecided)
+end
+
+-- The last place to serve so that no more than so many people are.
+local function last_place(count, last)
+  if people(serving, last) <= count then return last end
+  local fits, too_far = serving, last
+  while too_far - fits > 1 do
+    local middle = math.floor((fits + too_far) / 2)
+    if people(serving, middle) <= count then fits = middle else too_far = middle end
+  end
+  return fits
+end
+
+if turn then
+  if known.on == '1' and sale[2] and now_ms >= tonumber(sale[2]) and not known.opened_ms then
+    change('opened_ms', whole(now_ms))
+    if known.order == 'draw' and not drawn then
+      drawn, opening, mark = issued, true, 0
+      change('drawn', drawn)
+    end
+  end
+  count_stock()
+  local seconds = math.min(math.max(passed_ms, 0), STEP_MS_MAX) / 1000
+  if not known.turned_ms then seconds = 0 end
+  local window_ms = number('admission_seconds') * 1000
+  local history = read_history(window_ms)
+  local open = known.on == '1' and sale[1] == 'open' and now_ms >= tonumber(sale[2])
+    and now_ms < tonumber(sale[3]) and redis.call('XLEN', orders) <= BACKLOG_MAX
+  rate = open and available > 0 and tonumber(ARGV[1]) or 0
+  if number('pace_max') > 0 then rate = math.min(rate, number('pace_max')) end
+  local budget = number('carry') + rate * seconds
+  local count = math.floor(math.min(budget, people_wanted(history, window_ms)))
+  if rate > 0 and count >= 1 and serving < issued then
+    local places = math.min(PLACES_MAX, math.ceil(SKIP_FACTOR * rate * seconds) + SKIP_FREE)
+    local place = last_place(count, math.min(issued, serving + places))
+    local served = people(serving, place)
+    serving, admitted, budget = place, admitted + served, budget - served
+  end
+  waiting = people(serving, issued)
+  -- What nobody was there to take is not saved up.
+  change('turned_ms', whole(now_ms), 'carry', string.format('%.6f', math.min(budget, 1)),
+    'serving', serving, 'admitted', admitted, 'available', available, 'reserved', reserved,
+    'sold', sold, 'rate', string.format('%.3f', rate), 'waiting', waiting,
+    'history', cmsgpack.pack(history))
+end
+
+-- … then write everything.
+if opening then
+  -- What was noted by number says nothing of the places that were drawn.
+  redis.call('UNLINK', present, unpack(ATTENDANCE))
+  redis.call('HDEL', room, 'period', 'attended_ms', 'begun', 'before', 'mark')
+end
+if #changes > 0 then redis.call('HSET', room, unpack(changes)) end
+if not known.revision then return false end
+return { whole(now_ms), known.revision, known.on, known.order, issued, serving, drawn or '',
+  drawn and known.seed or '', string.format('%.3f', rate), admitted, number('used'), available, reserved,
+  sold, sale[2] or '', sale[3] or '', sale[1] or '', waiting, mark }
