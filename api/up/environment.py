@@ -9,6 +9,7 @@ import msgspec
 from engine.config import ENV_PREFIX, Settings
 
 METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+CLIENTS_FILE: Final = "clients"  # in the data folder
 
 
 def child_environ(
@@ -22,3 +23,15 @@ def child_environ(
         if value is not None
     }
     return foreign | own | {METRICS_VARIABLE: str(metrics_dir)}
+
+
+def share_clients(settings: Settings, data_dir: Path) -> Settings:
+    """The settings with a file in which all fronts count clients; whichever starts first makes it.
+
+    That of an earlier run is removed: what it says is over. A file that was named stays.
+    """
+    if settings.clients_file is not None:
+        return settings
+    path = data_dir / CLIENTS_FILE
+    path.unlink(missing_ok=True)
+    return msgspec.structs.replace(settings, clients_file=str(path))

@@ -20,7 +20,7 @@ import msgspec
 
 from api.tokens import Tokens
 from api.up.children import Child, Kind, Watched, last_words
-from api.up.environment import child_environ
+from api.up.environment import child_environ, share_clients
 from api.up.greeting import demo_greeting, greeting
 from api.up.port import free_port, hold_port, local_url
 from api.up.preparation import inspect_servers, note_clean_stop, prepare, reach_servers
@@ -170,7 +170,8 @@ class Supervisor:
         metrics_dir = self._data_dir / "metrics"
         shutil.rmtree(metrics_dir, ignore_errors=True)  # Numbers of processes that are gone.
         metrics_dir.mkdir()
-        environ = child_environ(self._settings, self._environ, metrics_dir)
+        settings = share_clients(self._settings, self._data_dir)
+        environ = child_environ(settings, self._environ, metrics_dir)
         if self._demo:
             self._sandbox = self._start_child("sandbox", ["sandbox"], environ)
         self._worker = self._start_child("worker", ["work"], environ)
