@@ -6,12 +6,18 @@ cdef class Limit:
     cdef int _ceiling
     cdef readonly int in_flight
     cdef readonly int limit
-    cdef int[3] _places
     cdef double _learnt
+    cdef double[3] _own
+    cdef int[3] _inside
+    cdef int[3] _places
+    cdef int[3] _shares
+    cdef int[3] _lows
+    cdef int[3] _highs
 
     # The window.
     cdef double[3] _sums
     cdef int[3] _counts
+    cdef int[3] _peaks
     cdef int _peak
     cdef bint _reached
     cdef double _since
@@ -21,23 +27,23 @@ cdef class Limit:
     # Latencies without load, and the probe that finds them.
     cdef double[3] _noload
     cdef bint _probing
+    cdef bint _rechecking
     cdef double _probe_interval
     cdef double _probe_at
     cdef double _probe_until
 
     cpdef double try_enter(self, int priority) except -1
-    cpdef double enter(self) except -1
+    cpdef double enter(self, int priority) except -1
     cpdef int leave(self, int priority, double entered, bint measured) except -1
 
     cdef int _close_window(self, double now) except -1
-    cdef int _adjust(self) except -1
-    cdef double _gradient(self, bint quiet, bint* ample) noexcept
-    cdef int _learn(self, int priority, double short, int count, bint quiet) noexcept
+    cdef int _adjust(self, int samples) noexcept
+    cdef int _learn(self, int priority, double short, int count) noexcept
     cdef int _begin_probe(self, double now) noexcept
     cdef int _end_probe(self, double now) except -1
     cdef bint _take_probe(self, int priority, double short) noexcept
     cdef int _begin_window(self, double now, double seconds) noexcept
     cdef double _target(self, int priority) noexcept
     cdef double _sample_max(self, int priority) noexcept
-    cdef int _set_limit(self, int limit) noexcept
+    cdef int _set_places(self) noexcept
     cdef double _now(self) except -1

@@ -37,29 +37,57 @@ cdef double PROBE_RISE = 1.25
 cdef double EARLIEST = 1e-9
 
 
+cdef int places_of(int limit, int* places) noexcept:
+    """Below how many in work each class is let in."""
+    places[0] = <int>(PAYMENT_SHARE * limit) + PAYMENT_MORE
+    places[1] = limit
+    places[2] = <int>ceil(BROWSE_SHARE * limit)
+    return 0
+
+
+cdef double step(double limit, double gradient, bint ample, int peak) noexcept:
+    """The limit after a window: Gradient2's rule, with slow start."""
+    cdef double wanted = limit * gradient + (limit * GROWTH if ample else sqrt(limit))
+    if wanted < limit:
+        return limit + SMOOTHING * (wanted - limit)
+    if 2 * peak >= limit:  # What is not used is not known to be good.
+        return wanted
+    return limit
+
+
 cdef class Limit:
     """A gradient limit, after Gradient2 of Netflix's concurrency-limits and Envoy's adaptive
     concurrency filter.
 
     Per class of requests two latencies are compared: that of the window just over, and the one
     without load. Up to `TOLERANCE` times the latter plus `SLACK_SECONDS` the limit grows by its
-    square root per window; beyond, it shrinks in proportion. Classes weigh by their samples. What
-    a class takes without load is learnt whenever no more than `floor` are in work, and, as Envoy
-    does, by a probe: while requests are being shed, the limit goes down to `floor` for a tenth of
-    a second now and then. All fronts probe at the same times of the day: one that probed alone
-    would measure the load of the others.
+    square root per window; beyond, it shrinks in proportion. Classes weigh by their samples. Each
+    class has a share of its own besides, which follows its own latency alone: one that hangs on a
+    slow server does not fill the places of the others.
+
+    What a class takes without load is learnt whenever no more than `floor` are in work, and, as
+    Envoy does, by a probe: while requests are being shed, the shares go down to their floor for a
+    tenth of a second now and then. All fronts probe at the same times of the day: one that probed
+    alone would measure the load of the others.
     """
 
     def __init__(self, object clock not None, *, int floor, int ceiling, bint adaptive):
+        cdef int priority
         self._clock = clock
         # The machine's own clock is read without a detour; another one is asked.
         self._monotonic = None if clock.monotonic is time.monotonic else clock.monotonic
+        self._adaptive = adaptive
         self._ceiling = ceiling
         self._floor = min(floor, ceiling) if adaptive else ceiling
-        self._adaptive = adaptive
+        places_of(self._floor, self._lows)
+        places_of(ceiling, self._highs)
         self._probe_interval = PROBE_SECONDS
-        self._set_limit(max(self._floor, min(<int>START, ceiling)) if adaptive else ceiling)
+        self.limit = max(self._floor, min(<int>START, ceiling)) if adaptive else ceiling
         self._learnt = self.limit
+        places_of(self.limit, self._places)
+        for priority in range(CLASSES):
+            self._own[priority] = self._places[priority]
+        self._set_places()
         self._begin_window(self._now(), WINDOW_SECONDS)
 
     cpdef double try_enter(self, int priority) except -1:
@@ -68,31 +96,39 @@ cdef class Limit:
         assert 0 <= priority < CLASSES
         if self.in_flight >= self._places[priority]:
             self._reached = True
+            return 0.0
+        if self._inside[priority] >= self._shares[priority]:
             if self._probing:
                 now = self._now()
                 if now >= self._probe_until:
                     self._end_probe(now)  # Whatever is in work hangs: nobody leaves.
             return 0.0
-        return self.enter()
+        return self.enter(priority)
 
-    cpdef double enter(self) except -1:
+    cpdef double enter(self, int priority) except -1:
         """As `try_enter`, but nobody is shed."""
+        assert 0 <= priority < CLASSES
         self.in_flight += 1
+        self._inside[priority] += 1
         if self.in_flight > self._peak:
             self._peak = self.in_flight
+        if self._inside[priority] > self._peaks[priority]:
+            self._peaks[priority] = self._inside[priority]
         return self._now()
 
     def has_excess(self, int priority):
         """Whether more are in work than such a request would have been let in with."""
         assert 0 <= priority < CLASSES
-        return self.in_flight > self._places[priority]
+        return (self.in_flight > self._places[priority]
+                or self._inside[priority] > self._shares[priority])
 
     cpdef int leave(self, int priority, double entered, bint measured) except -1:
         """Gives the place back. `measured`: what it took counts as such a request's latency."""
         cdef double now
         assert 0 <= priority < CLASSES
-        assert self.in_flight > 0
+        assert self._inside[priority] > 0
         self.in_flight -= 1
+        self._inside[priority] -= 1
         if not self._adaptive:
             return 0
         now = self._now()
@@ -108,6 +144,11 @@ cdef class Limit:
         assert 0 <= priority < CLASSES
         return self._noload[priority]
 
+    def share(self, int priority):
+        """How many such requests may be in work at once, the others left out of account."""
+        assert 0 <= priority < CLASSES
+        return min(self._shares[priority], self._places[priority])
+
     cdef int _close_window(self, double now) except -1:
         cdef int samples = self._counts[0] + self._counts[1] + self._counts[2]
         cdef double mean
@@ -118,44 +159,40 @@ cdef class Limit:
             self._begin_probe(now)
         elif now >= self._window_ends and samples >= SAMPLES_MIN:
             mean = (self._sums[0] + self._sums[1] + self._sums[2]) / samples
-            self._adjust()
-            self._begin_window(now, min(max(WINDOW_SECONDS, 2 * mean), WINDOW_SECONDS_MAX))
+            self._adjust(samples)
+            self._begin_window(now, min(max(WINDOW_SECONDS, mean), WINDOW_SECONDS_MAX))
         return 0
 
-    cdef int _adjust(self) except -1:
-        """One step of the limit, by the window that is over."""
-        cdef bint ample = True
-        cdef double gradient = self._gradient(self._peak <= self._floor, &ample)
-        cdef double headroom = self._learnt * GROWTH if ample else sqrt(self._learnt)
-        cdef double wanted = self._learnt * gradient + headroom
-        if wanted < self._learnt:
-            self._learnt += SMOOTHING * (wanted - self._learnt)
-        elif 2 * self._peak >= self._learnt:  # What is not used is not known to be good.
-            self._learnt = wanted
-        self._learnt = min(max(self._learnt, <double>self._floor), <double>self._ceiling)
-        self._set_limit(<int>self._learnt)
-        return 0
-
-    cdef double _gradient(self, bint quiet, bint* ample) noexcept:
-        """How far the classes are within their targets, and whether all are far below."""
-        cdef double weighted = 0, short, target
-        cdef int samples = 0, priority, count
+    cdef int _adjust(self, int samples) noexcept:
+        """One step of the limit and of the shares, by the window that is over."""
+        cdef double weighted = 0, short, target, gradient, own, learnt
+        cdef bint all_ample = True, ample
+        cdef int priority, count
         for priority in range(CLASSES):
             count = self._counts[priority]
             if count == 0:
                 continue
-            short = self._sums[priority] / count
-            self._learn(priority, short, count, quiet)
+            short = max(self._sums[priority] / count, EARLIEST)
+            self._learn(priority, short, count)
             target = self._target(priority)
-            weighted += count * min(max(target / max(short, EARLIEST), GRADIENT_MIN), 1.0)
-            samples += count
-            if short > AMPLE * target:
-                ample[0] = False
-        return weighted / samples
+            gradient = min(max(target / short, GRADIENT_MIN), 1.0)
+            ample = short <= AMPLE * target
+            own = step(self._own[priority], gradient, ample, self._peaks[priority])
+            self._own[priority] = min(
+                max(own, <double>self._lows[priority]), <double>self._highs[priority]
+            )
+            weighted += count * gradient
+            all_ample = all_ample and ample
+        learnt = step(self._learnt, weighted / samples, all_ample, self._peak)
+        self._learnt = min(max(learnt, <double>self._floor), <double>self._ceiling)
+        self.limit = <int>self._learnt
+        self._set_places()
+        return 0
 
-    cdef int _learn(self, int priority, double short, int count, bint quiet) noexcept:
+    cdef int _learn(self, int priority, double short, int count) noexcept:
         """A quiet window tells the no-load latency; any other one that it is not above its own."""
         cdef double known = self._noload[priority]
+        cdef bint quiet = self._peak <= self._floor
         if known == 0:
             self._noload[priority] = short
         elif count >= CLASS_SAMPLES_MIN and (quiet or short < known):
@@ -164,8 +201,8 @@ cdef class Limit:
 
     cdef int _begin_probe(self, double now) noexcept:
         self._probing = True
-        self._probe_until = now + SETTLE_SECONDS + PROBE_LENGTH_MAX
-        self._set_limit(self._floor)
+        self._probe_until = now + PROBE_LENGTH_MAX
+        self._set_places()
         self._begin_window(now, SETTLE_SECONDS + MEASURE_SECONDS)
         self._since = now + SETTLE_SECONDS
         return 0
@@ -173,35 +210,37 @@ cdef class Limit:
     cdef int _end_probe(self, double now) except -1:
         cdef bint risen = False
         cdef int priority, count
-        cdef double wall = self._clock.now_ms() / 1000.0
+        cdef double wall = self._clock.now_ms() / 1000.0, interval
         self._probing = False
         for priority in range(CLASSES):
             count = self._counts[priority]
             if count >= CLASS_SAMPLES_MIN:
                 risen |= self._take_probe(priority, self._sums[priority] / count)
-        self._probe_interval = (
-            PROBE_SECONDS if risen else min(2 * self._probe_interval, PROBE_SECONDS_MAX)
-        )
-        self._probe_at = now + self._probe_interval - wall % self._probe_interval
-        self._set_limit(<int>self._learnt)
+        self._rechecking = risen and not self._rechecking
+        if not self._rechecking:
+            self._probe_interval = min(2 * self._probe_interval, PROBE_SECONDS_MAX)
+        interval = PROBE_SECONDS if self._rechecking else self._probe_interval
+        self._probe_at = now + interval - wall % interval
+        self._set_places()
         self._begin_window(now, WINDOW_SECONDS)
         self._since = now  # Those who entered during the probe say nothing of the limit.
         return 0
 
     cdef bint _take_probe(self, int priority, double short) noexcept:
-        """Whether a no-load latency has risen. It goes half the way then: a hiccup is no news."""
-        cdef double known = self._noload[priority]
+        """Whether a target has risen. It goes half the way then: a hiccup is no news."""
+        cdef double known = self._noload[priority], target = self._target(priority)
         if known == 0 or short <= known:
             self._noload[priority] = short
             return False
         self._noload[priority] += (short - known) / 2
-        return short > PROBE_RISE * known
+        return self._target(priority) > PROBE_RISE * target
 
     cdef int _begin_window(self, double now, double seconds) noexcept:
         cdef int priority
         for priority in range(CLASSES):
             self._sums[priority] = 0
             self._counts[priority] = 0
+            self._peaks[priority] = self._inside[priority]
         self._peak = self.in_flight
         self._reached = False
         self._since = 0
@@ -216,11 +255,13 @@ cdef class Limit:
     cdef double _sample_max(self, int priority) noexcept:
         return SAMPLE_TIMES_MAX * self._target(priority) if self._noload[priority] else INFINITY
 
-    cdef int _set_limit(self, int limit) noexcept:
-        self.limit = limit
-        self._places[0] = <int>(PAYMENT_SHARE * limit) + PAYMENT_MORE
-        self._places[1] = limit
-        self._places[2] = <int>ceil(BROWSE_SHARE * limit)
+    cdef int _set_places(self) noexcept:
+        cdef int priority
+        places_of(self.limit, self._places)
+        for priority in range(CLASSES):
+            self._shares[priority] = (
+                self._lows[priority] if self._probing else <int>self._own[priority]
+            )
         return 0
 
     cdef double _now(self) except -1:

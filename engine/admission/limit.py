@@ -60,6 +60,6 @@ class AdmissionLimit(ext.Limit):
         try:
             yield
         finally:
-            self.enter()
+            self.enter(priority)
         if self.has_excess(priority):
             raise Overloaded(MESSAGE)

@@ -30,7 +30,9 @@ PROBE_SECONDS_MAX: Final = 32.0  # … up to this: probing costs 0.1 % of the th
 SETTLE_SECONDS: Final = 0.05  # A probe waits until what was in work, here and next door, has left,
 MEASURE_SECONDS: Final = 0.05  # measures for so long …
 PROBE_LENGTH_MAX: Final = 0.5  # … or until there are samples, but no longer than this.
-PROBE_RISE: Final = 1.25  # A probe that finds more than so many times as much is soon repeated.
+PROBE_RISE: Final = (
+    1.25  # A probe that raises a target to more than so many times is soon repeated.
+)
 
 EARLIEST: Final = 1e-9  # No clock of ours begins before; 0.0 means "shed".
 
@@ -49,52 +51,67 @@ class Limit:
 
     Per class of requests two latencies are compared: that of the window just over, and the one
     without load. Up to `TOLERANCE` times the latter plus `SLACK_SECONDS` the limit grows by its
-    square root per window; beyond, it shrinks in proportion. Classes weigh by their samples. What
-    a class takes without load is learnt whenever no more than `floor` are in work, and, as Envoy
-    does, by a probe: while requests are being shed, the limit goes down to `floor` for a tenth of
-    a second now and then. All fronts probe at the same times of the day: one that probed alone
-    would measure the load of the others.
+    square root per window; beyond, it shrinks in proportion. Classes weigh by their samples. Each
+    class has a share of its own besides, which follows its own latency alone: one that hangs on a
+    slow server does not fill the places of the others.
+
+    What a class takes without load is learnt whenever no more than `floor` are in work, and, as
+    Envoy does, by a probe: while requests are being shed, the shares go down to their floor for a
+    tenth of a second now and then. All fronts probe at the same times of the day: one that probed
+    alone would measure the load of the others.
     """
 
     def __init__(self, clock: _Clock, *, floor: int, ceiling: int, adaptive: bool) -> None:
         # The machine's own clock is read without a detour; another one is asked.
         self._clock = clock
+        self._adaptive = adaptive
         self._ceiling = ceiling
         self._floor = min(floor, ceiling) if adaptive else ceiling
-        self._adaptive = adaptive
+        self._lows = _places(self._floor)
+        self._highs = _places(ceiling)
         self.in_flight = self._peak = 0
+        self._inside = [0] * CLASSES
         self._noload = [0.0] * CLASSES  # Seconds; 0: not known yet.
-        self._probing = False
+        self._probing = self._rechecking = False
         self._probe_interval = PROBE_SECONDS
         self._probe_at = 0.0  # As soon as the limit is first reached.
-        self._learnt = 0.0  # The limit, unrounded, when no probe is under way.
-        self._set_limit(max(self._floor, min(START, ceiling)) if adaptive else ceiling)
-        self._learnt = float(self.limit)
+        self.limit = max(self._floor, min(START, ceiling)) if adaptive else ceiling
+        self._learnt = float(self.limit)  # The limit, and …
+        self._own = [float(places) for places in _places(self.limit)]  # the shares, unrounded.
+        self._set_places()
         self._begin_window(self._now(), WINDOW_SECONDS)
 
     def try_enter(self, priority: int) -> float:
         """The time of entering, above 0, and `leave` must follow; 0.0: shed."""
         if self.in_flight >= self._places[priority]:
             self._reached = True
+            return 0.0
+        if self._inside[priority] >= self._shares[priority]:
             if self._probing and self._now() >= self._probe_until:
                 self._end_probe(self._now())  # Whatever is in work hangs: nobody leaves.
             return 0.0
-        return self.enter()
+        return self.enter(priority)
 
-    def enter(self) -> float:
+    def enter(self, priority: int) -> float:
         """As `try_enter`, but nobody is shed."""
         self.in_flight += 1
+        self._inside[priority] += 1
         self._peak = max(self._peak, self.in_flight)
+        self._peaks[priority] = max(self._peaks[priority], self._inside[priority])
         return self._now()
 
     def has_excess(self, priority: int) -> bool:
         """Whether more are in work than such a request would have been let in with."""
-        return self.in_flight > self._places[priority]
+        return (
+            self.in_flight > self._places[priority]
+            or self._inside[priority] > self._shares[priority]
+        )
 
     def leave(self, priority: int, entered: float, measured: bool) -> None:
         """Gives the place back. `measured`: what it took counts as such a request's latency."""
-        assert self.in_flight > 0
+        assert self._inside[priority] > 0
         self.in_flight -= 1
+        self._inside[priority] -= 1
         if not self._adaptive:
             return
         now = self._now()
@@ -108,6 +125,10 @@ class Limit:
         """The seconds such a request takes without load; 0.0: not known yet."""
         return self._noload[priority]
 
+    def share(self, priority: int) -> int:
+        """How many such requests may be in work at once, the others left out of account."""
+        return min(self._shares[priority], self._places[priority])
+
     def _close_window(self, now: float) -> None:
         samples = sum(self._counts)
         if self._probing:
@@ -117,39 +138,33 @@ class Limit:
             self._begin_probe(now)
         elif now >= self._window_ends and samples >= SAMPLES_MIN:
             mean = sum(self._sums) / samples
-            self._adjust()
-            self._begin_window(now, min(max(WINDOW_SECONDS, 2 * mean), WINDOW_SECONDS_MAX))
+            self._adjust(samples)
+            self._begin_window(now, min(max(WINDOW_SECONDS, mean), WINDOW_SECONDS_MAX))
 
-    def _adjust(self) -> None:
-        """One step of the limit, by the window that is over."""
-        gradient, ample = self._gradient(quiet=self._peak <= self._floor)
-        headroom = self._learnt * GROWTH if ample else math.sqrt(self._learnt)
-        wanted = self._learnt * gradient + headroom
-        if wanted < self._learnt:
-            self._learnt += SMOOTHING * (wanted - self._learnt)
-        elif 2 * self._peak >= self._learnt:  # What is not used is not known to be good.
-            self._learnt = wanted
-        self._learnt = min(max(self._learnt, self._floor), self._ceiling)
-        self._set_limit(int(self._learnt))
-
-    def _gradient(self, *, quiet: bool) -> tuple[float, bool]:
-        """How far the classes are within their targets, and whether all are far below."""
-        weighted, samples, ample = 0.0, 0, True
+    def _adjust(self, samples: int) -> None:
+        """One step of the limit and of the shares, by the window that is over."""
+        weighted, all_ample = 0.0, True
         for priority in range(CLASSES):
             count = self._counts[priority]
             if not count:
                 continue
-            short = self._sums[priority] / count
-            self._learn(priority, short, count, quiet=quiet)
+            short = max(self._sums[priority] / count, EARLIEST)
+            self._learn(priority, short, count)
             target = self._target(priority)
-            weighted += count * min(max(target / max(short, EARLIEST), GRADIENT_MIN), 1.0)
-            samples += count
-            ample = ample and short <= AMPLE * target
-        return weighted / samples, ample
+            gradient = min(max(target / short, GRADIENT_MIN), 1.0)
+            ample = short <= AMPLE * target
+            own = _step(self._own[priority], gradient, ample, self._peaks[priority])
+            self._own[priority] = min(max(own, self._lows[priority]), self._highs[priority])
+            weighted += count * gradient
+            all_ample = all_ample and ample
+        learnt = _step(self._learnt, weighted / samples, all_ample, self._peak)
+        self._learnt = min(max(learnt, self._floor), self._ceiling)
+        self.limit = int(self._learnt)
+        self._set_places()
 
-    def _learn(self, priority: int, short: float, count: int, *, quiet: bool) -> None:
+    def _learn(self, priority: int, short: float, count: int) -> None:
         """A quiet window tells the no-load latency; any other one that it is not above its own."""
-        known = self._noload[priority]
+        known, quiet = self._noload[priority], self._peak <= self._floor
         if not known:
             self._noload[priority] = short
         elif count >= CLASS_SAMPLES_MIN and (quiet or short < known):
@@ -157,8 +172,8 @@ class Limit:
 
     def _begin_probe(self, now: float) -> None:
         self._probing = True
-        self._probe_until = now + SETTLE_SECONDS + PROBE_LENGTH_MAX
-        self._set_limit(self._floor)
+        self._probe_until = now + PROBE_LENGTH_MAX
+        self._set_places()
         self._begin_window(now, SETTLE_SECONDS + MEASURE_SECONDS)
         self._since = now + SETTLE_SECONDS
 
@@ -168,31 +183,32 @@ class Limit:
         for priority in range(CLASSES):
             if self._counts[priority] >= CLASS_SAMPLES_MIN:
                 risen |= self._take_probe(priority, self._sums[priority] / self._counts[priority])
-        self._probe_interval = (
-            PROBE_SECONDS if risen else min(2 * self._probe_interval, PROBE_SECONDS_MAX)
-        )
-        self._probe_at = now + self._probe_interval - self._wall() % self._probe_interval
-        self._set_limit(int(self._learnt))
+        self._rechecking = risen and not self._rechecking
+        if not self._rechecking:
+            self._probe_interval = min(2 * self._probe_interval, PROBE_SECONDS_MAX)
+        interval = PROBE_SECONDS if self._rechecking else self._probe_interval
+        self._probe_at = now + interval - self._clock.now_ms() / 1000 % interval
+        self._set_places()
         self._begin_window(now, WINDOW_SECONDS)
         self._since = now  # Those who entered during the probe say nothing of the limit.
 
     def _take_probe(self, priority: int, short: float) -> bool:
-        """Whether a no-load latency has risen. It goes half the way then: a hiccup is no news."""
-        known = self._noload[priority]
+        """Whether a target has risen. It goes half the way then: a hiccup is no news."""
+        known, target = self._noload[priority], self._target(priority)
         if not known or short <= known:
             self._noload[priority] = short
             return False
         self._noload[priority] += (short - known) / 2
-        return short > PROBE_RISE * known
+        return self._target(priority) > PROBE_RISE * target
 
     def _begin_window(self, now: float, seconds: float) -> None:
         self._sums = [0.0] * CLASSES
         self._counts = [0] * CLASSES
         self._peak = self.in_flight
+        self._peaks = self._inside.copy()
         self._reached = False
         self._since = 0.0
-        self._window_ends = now + seconds
-        self._ends = self._window_ends
+        self._window_ends = self._ends = now + seconds
         if not self._probing and now < self._probe_at < self._ends:
             self._ends = self._probe_at
 
@@ -202,16 +218,28 @@ class Limit:
     def _sample_max(self, priority: int) -> float:
         return SAMPLE_TIMES_MAX * self._target(priority) if self._noload[priority] else math.inf
 
-    def _set_limit(self, limit: int) -> None:
-        self.limit = limit
-        self._places = (
-            int(PAYMENT_SHARE * limit) + PAYMENT_MORE,
-            limit,
-            math.ceil(BROWSE_SHARE * limit),
-        )
+    def _set_places(self) -> None:
+        self._places = _places(self.limit)
+        self._shares = self._lows if self._probing else [int(own) for own in self._own]
 
     def _now(self) -> float:
         return max(self._clock.monotonic(), EARLIEST)
 
-    def _wall(self) -> float:
-        return self._clock.now_ms() / 1000
+
+def _places(limit: int) -> list[int]:
+    """Below how many in work each class is let in."""
+    return [
+        int(PAYMENT_SHARE * limit) + PAYMENT_MORE,
+        limit,
+        math.ceil(BROWSE_SHARE * limit),
+    ]
+
+
+def _step(limit: float, gradient: float, ample: bool, peak: int) -> float:
+    """The limit after a window: Gradient2's rule, with slow start."""
+    wanted = limit * gradient + (limit * GROWTH if ample else math.sqrt(limit))
+    if wanted < limit:
+        return limit + SMOOTHING * (wanted - limit)
+    if 2 * peak >= limit:  # What is not used is not known to be good.
+        return wanted
+    return limit

@@ -99,7 +99,8 @@ class Simulation:
         end = self._clock.seconds + seconds
         while self._clock.seconds < end:
             self._run_step(min(self._clock.seconds + step, end))
-            self.limits.append(self._fronts[0].limit.limit)
+            limit = self._fronts[0].limit
+            self.limits.append(limit.share(Priority.RESERVE))
         return self.tallies
 
     def _run_step(self, until: float) -> None:
