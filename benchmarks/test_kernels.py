@@ -1,6 +1,9 @@
 """The compiled kernels against their plain forms (ext/plain). One that does not win is deleted."""
 
 from collections.abc import Callable
+from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +20,7 @@ from api.tokens import Tokens
 from api.written import as_bytes, head_of
 from benchmarks import rig
 from benchmarks.doors import make_straight_path
+from benchmarks.test_holders import resident_bytes
 from engine.clock import SystemClock
 from ext.plain import batch as plain_batch
 from ext.plain import ids as plain_ids
@@ -27,6 +31,7 @@ from ext.plain import tokens as plain_tokens
 
 LINES = 4000  # One drain statement's worth.
 RESERVATIONS = 128  # One script call's worth.
+CLIENTS = 1_000_000
 CALLS = 1000  # Of what is over in a microsecond.
 REQUESTS = rig.make_requests("bench", 0, LINES)
 BATCH = "\n".join(
@@ -98,9 +103,13 @@ def test_make_reservation_id(benchmark: Any, kernel: Any) -> None:
 
 
 @pytest.mark.benchmark(group="kernels: throttle a client")
-@forms(ext.throttle, plain_throttle)
-def test_admit(benchmark: Any, kernel: Any) -> None:
-    table = kernel.ClientTable(100_000)
+@pytest.mark.parametrize(
+    ("kernel", "shared"),
+    [(ext.throttle, False), (ext.throttle, True), (plain_throttle, False)],
+    ids=["compiled", "compiled-shared", "plain"],
+)
+def test_admit(benchmark: Any, kernel: Any, shared: bool, tmp_path: Path) -> None:
+    table = kernel.ClientTable(CLIENTS, str(tmp_path / "clients") if shared else None)
     throttle = kernel.Throttle(table, "user", SystemClock(), per_second=1e6, burst=1e6)
 
     def call() -> None:
@@ -108,6 +117,30 @@ def test_admit(benchmark: Any, kernel: Any) -> None:
             throttle.admit(user)
 
     measure(benchmark, call, CALLS)
+
+
+@pytest.mark.benchmark(group="kernels: throttle one of a million clients")
+@forms(ext.throttle, plain_throttle)
+def test_admit_a_million(benchmark: Any, kernel: Any) -> None:
+    """Each of them once, in a process of its own, so that its memory can be told."""
+    with get_context("spawn").Pool(1) as fresh:
+        told = benchmark.pedantic(
+            fresh.apply, (admit_a_million, (kernel.__name__,)), rounds=1, iterations=1
+        )
+    assert told["remembered"] > 0.8 * CLIENTS  # The rest met a set that was full.
+    benchmark.extra_info |= {"lines": CLIENTS, **told, **rig.machine()}
+
+
+def admit_a_million(name: str) -> dict[str, float]:
+    """How much a process grows that throttles a million clients, and how many it remembers."""
+    kernel = import_module(name)
+    table = kernel.ClientTable(CLIENTS)
+    throttle = kernel.Throttle(table, "user", SystemClock(), per_second=1, burst=2)
+    before = resident_bytes()
+    for number in range(CLIENTS):
+        throttle.admit(f"buyer-{number:07d}")
+    grown = resident_bytes() - before
+    return {"bytes_per_client": grown / CLIENTS, "remembered": len(table)}
 
 
 def written_plainly(answer: Answer) -> bytes:
