@@ -1,58 +1,28 @@
 """Others are asked about visitors: what they say counts, and their silence harms nobody for long."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from random import Random
 from urllib.parse import parse_qs
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from api.http_client import AioHttpClient
 from api.problems import Refusal
 from api.queue.screening import CaptchaService, RiskService, RiskVerdict, Visitor
 from engine.admission.breaker import Breaker
 from engine.clock import ManualClock
+from tests.support.service import Service, service
 
 VISITOR = Visitor("demo", "u1", "203.0.113.7", "browser/1")
 PATIENCE_SECONDS = 0.2  # Long for a local server, short for a test that waits it out.
 FAILURES = 5  # In a row, after which the breaker opens.
 
 
-@dataclass
-class Service:
-    """A server that says what the test wants, and remembers what it was asked."""
-
-    status: int = 200
-    says: object = field(default_factory=dict)
-    silent: bool = False
-    asked: list[tuple[str, bytes]] = field(default_factory=list)
-    url: str = ""
-    _ends: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def answer(self, request: web.Request) -> web.Response:
-        self.asked.append((request.content_type, await request.read()))
-        if self.silent:
-            await self._ends.wait()
-        body = self.says if isinstance(self.says, bytes) else json.dumps(self.says).encode()
-        return web.Response(status=self.status, body=body)
-
-    def end(self) -> None:
-        self._ends.set()
-
-
-@pytest.fixture
-async def service() -> AsyncIterator[Service]:
-    service = Service()
-    app = web.Application()
-    app.router.add_post("/ask", service.answer)
-    async with TestServer(app) as server:
-        service.url = str(server.make_url("/ask"))
-        yield service
-        service.end()
+@pytest.fixture(name="service")
+async def a_service() -> AsyncIterator[Service]:
+    async with service() as made:
+        yield made
 
 
 @pytest.fixture
