@@ -3,13 +3,16 @@ from libc.stdint cimport uint32_t, uint64_t
 from ext.tickets cimport Claims, TicketKey
 
 cdef enum:
-    SEGMENTS_MAX = 6
+    SEGMENTS_MAX = 32  # As engine/admission/room/future.py makes them.
     STATES = 5
 
 
-cdef struct Segment:
-    double seconds
-    double per_second
+cdef struct Curve:
+    int count
+    double leaving  # of those who wait, per second
+    double per_second[SEGMENTS_MAX]
+    double begins[SEGMENTS_MAX + 1]  # seconds from now
+    double people[SEGMENTS_MAX + 1]  # who may be waiting now so that all are gone when it begins
 
 
 cdef struct View:
@@ -67,9 +70,8 @@ cdef class Room:
     cdef long _polled_last
 
     # The forecast.
-    cdef Segment _segments[SEGMENTS_MAX]
-    cdef int _segment_count
-    cdef double _leaving
+    cdef Curve _likely
+    cdef Curve _patient  # nobody leaves
     cdef double _variation
     cdef double _steady_seconds
     cdef double _supply
@@ -95,7 +97,6 @@ cdef class Room:
     cdef int _look_up(self, long number, double now_s, View* view) except -1
     cdef int _state_of(self, View* view, double now_s) noexcept
     cdef int _promise(self, View* view, double now_s) noexcept
-    cdef double _wait(self, double people, double leaving) noexcept
     cdef double _chance_of(self, View* view) noexcept
     cdef int _hold(self, long number) except -1
     cdef int _note_poll(self, View* view) noexcept

@@ -5,7 +5,7 @@ Does no I/O and reads no clock: looks at Redis, the draw and the forecast are ha
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
-from libc.math cimport INFINITY, erfc, exp, fabs, log1p, sqrt
+from libc.math cimport INFINITY, erfc, exp, expm1, fabs, log1p, sqrt
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset, strlen
@@ -37,7 +37,6 @@ cdef double POLL_SECONDS_MIN = 0.5
 cdef double POLL_SECONDS_MAX = 15
 cdef double POLLS_AHEAD = 5  # A fifth of the wait: its last poll comes soon after its turn.
 cdef double POLL_SPREAD = 0.2  # So that crowds do not poll in step.
-cdef double ETA_SECONDS_MAX = 86400 * 30.0  # More is no promise.
 cdef double WAIT_SECONDS_MIN = 10  # Tickets keep whole seconds: of shorter waits those would be errors.
 cdef double EIGHT_OF_TEN = 1.2816  # Standard deviations on each side that hold 80 % (normal distribution).
 cdef double MODEL_VARIATION = 0.05  # What no observed variation shows.
@@ -247,10 +246,8 @@ cdef class Room:
         return self._place_of(number) or None
 
     cdef int _learn_outlook(self, object outlook) except -1:
-        self._segment_count = min(len(outlook.segments), SEGMENTS_MAX)
-        for i in range(self._segment_count):
-            self._segments[i].seconds, self._segments[i].per_second = outlook.segments[i]
-        self._leaving = outlook.leaving
+        learn_curve(&self._likely, outlook.segments, outlook.leaving)
+        learn_curve(&self._patient, outlook.segments, 0)
         self._variation = outlook.variation
         self._steady_seconds = outlook.steady_seconds
         self._supply = outlook.supply
@@ -448,10 +445,10 @@ cdef class Room:
             view.eta = view.eta_low = view.eta_high = 0
         if view.state == GONE or view.eta == 0 or view.place == 0:
             return 0
-        wait = self._wait(view.ahead + 1, self._leaving)
+        wait = wait_of(&self._likely, view.ahead + 1)
         if wait < 0:
             return 0
-        slow = self._wait(view.ahead + 1, 0)
+        slow = wait_of(&self._patient, view.ahead + 1)
         doubt = EIGHT_OF_TEN * sqrt(
             self._variation ** 2 * min(1.0, self._steady_seconds / max(wait, 1e-9))
             + MODEL_VARIATION ** 2
@@ -460,35 +457,6 @@ cdef class Room:
         view.eta_low = before + wait * max(0.0, 1 - doubt)
         view.eta_high = before + (slow if slow >= 0 else 2 * wait) * (1 + doubt)
         return 0
-
-    cdef double _wait(self, double people, double leaving) noexcept:
-        """Seconds until so many were served; below 0 if that is not foreseen.
-
-        A fluid model of a queue that people leave (W. Whitt, Fluid models for multiserver queues
-        with abandonments, 2006): served at a rate r and left by each at a rate l, n people are gone
-        after ln(1 + l n / r) / l seconds. The rate changes from segment to segment.
-        """
-        cdef double waited = 0, needed, kept
-        cdef int i
-        for i in range(self._segment_count):
-            needed = -1
-            if self._segments[i].per_second > 0:
-                needed = people / self._segments[i].per_second
-                if leaving * needed > 1e-9:
-                    needed = log1p(leaving * needed) / leaving
-            if 0 <= needed <= self._segments[i].seconds:
-                waited += needed
-                return waited if waited <= ETA_SECONDS_MAX else -1
-            waited += self._segments[i].seconds
-            if waited > ETA_SECONDS_MAX:
-                return -1
-            kept = exp(-leaving * self._segments[i].seconds)
-            people *= kept
-            if self._segments[i].per_second > 0:
-                people -= self._segments[i].per_second * (
-                    (1 - kept) / leaving if leaving > 1e-12 else self._segments[i].seconds
-                )
-        return -1
 
     cdef double _chance_of(self, View* view) noexcept:
         """The probability that those ahead leave a unit over.
@@ -505,7 +473,7 @@ cdef class Room:
             people = max(1, self.waiting) * self._take
             return min(1.0, self._supply / people) if people > 0 else 1.0
         if view.eta > 0:
-            ahead *= exp(-self._leaving * view.eta)
+            ahead *= exp(-self._likely.leaving * view.eta)
         people = ahead + self._undecided
         spare = self._supply - people * self._take - 0.5  # Between one unit left and none.
         variance = (
@@ -584,6 +552,50 @@ def is_gone(look not None):
         return True
     # Nothing sold either: the counters are lost or being rebuilt.
     return look.state != "draining" and look.available == look.reserved == 0 < look.sold
+
+
+cdef int learn_curve(Curve* curve, object segments, double leaving) except -1:
+    """How many people are gone when: a fluid model of a queue that people leave.
+
+    Served at a rate r and left by each at a rate l, as many as r (exp(l t) - 1) / l people are gone
+    after t seconds (after W. Whitt, Fluid models for multiserver queues with abandonments, 2006). The
+    rate changes from segment to segment.
+    """
+    cdef double at = 0, people = 0, seconds, rate
+    cdef int count = 0
+    for seconds, rate in segments[:SEGMENTS_MAX]:
+        curve.begins[count], curve.people[count], curve.per_second[count] = at, people, rate
+        people += rate * (
+            seconds if leaving * (at + seconds) < 1e-9
+            else exp(leaving * at) * expm1(leaving * seconds) / leaving
+        )
+        at += seconds
+        count += 1
+    curve.begins[count], curve.people[count] = at, people
+    curve.count, curve.leaving = count, leaving
+    return 0
+
+
+cdef double wait_of(Curve* curve, double people) noexcept:
+    """Seconds until so many are gone; below 0 if that is not foreseen."""
+    cdef int low = 0, high = curve.count, middle
+    cdef double needed
+    if people > curve.people[curve.count]:
+        return -1
+    while low < high:
+        middle = (low + high) // 2
+        if curve.people[middle + 1] < people:
+            low = middle + 1
+        else:
+            high = middle
+    if low == curve.count:
+        return -1
+    needed = (people - curve.people[low]) / curve.per_second[low]
+    if curve.leaving * (curve.begins[low] + needed) >= 1e-9:
+        needed = log1p(
+            curve.leaving * needed * exp(-curve.leaving * curve.begins[low])
+        ) / curve.leaving
+    return curve.begins[low] + needed
 
 
 cdef long promised(double eta) noexcept:

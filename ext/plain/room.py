@@ -17,7 +17,6 @@ POLL_SECONDS_MIN: Final = 0.5
 POLL_SECONDS_MAX: Final = 15
 POLLS_AHEAD: Final = 5
 POLL_SPREAD: Final = 0.2
-ETA_SECONDS_MAX: Final = 86400 * 30.0
 WAIT_SECONDS_MIN: Final = 10
 EIGHT_OF_TEN: Final = 1.2816
 MODEL_VARIATION: Final = 0.05
@@ -296,24 +295,19 @@ class Room:
         )
 
     def _wait(self, people: float, leaving: float) -> float:
-        waited = 0.0
-        for seconds, per_second in self._outlook.segments:
-            needed = -1.0
-            if per_second > 0:
-                needed = people / per_second
-                if leaving * needed > 1e-9:
-                    needed = math.log1p(leaving * needed) / leaving
-            if 0 <= needed <= seconds:
-                waited += needed
-                return waited if waited <= ETA_SECONDS_MAX else -1
-            waited += seconds
-            if waited > ETA_SECONDS_MAX:
-                return -1
-            kept = math.exp(-leaving * seconds)
-            people *= kept
-            if per_second > 0:
-                people -= per_second * ((1 - kept) / leaving if leaving > 1e-12 else seconds)
-        return -1
+        """Seconds until so many are gone; below 0 if that is not foreseen."""
+        at = gone = 0.0
+        for seconds, rate in self._outlook.segments:
+            slow = leaving * (at + seconds) < 1e-9
+            growth = seconds if slow else _grown(leaving, at, seconds)
+            if people <= gone + rate * growth:
+                needed = (people - gone) / rate
+                if leaving * (at + needed) >= 1e-9:
+                    needed = math.log1p(leaving * needed * math.exp(-leaving * at)) / leaving
+                return float(at + needed)
+            gone += rate * growth
+            at += seconds
+        return -1.0
 
     def _chance_of(self, view: _View) -> float:
         outlook = self._outlook
@@ -376,6 +370,10 @@ def is_gone(look: Any) -> bool:
         return True
     # Nothing sold either: the counters are lost or being rebuilt.
     return bool(look.state != "draining" and look.available == look.reserved == 0 < look.sold)
+
+
+def _grown(leaving: float, at: float, seconds: float) -> float:
+    return math.exp(leaving * at) * math.expm1(leaving * seconds) / leaving
 
 
 def _promised(eta: float) -> int | None:
