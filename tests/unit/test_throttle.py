@@ -14,7 +14,6 @@ from engine.admission.throttle import Throttles, open_table
 from engine.clock import ManualClock
 from engine.config import Settings
 from ext.throttle import ClientTable, keyed_hash
-from tests.support.waiting import WAIT_SECONDS_MAX
 
 WAYS = 8  # A table of so many clients is one set.
 HEADER_BYTES = 4096
@@ -29,7 +28,7 @@ assert table.shared
 throttle = Throttle(ManualClock(), per_second=1, burst=int(sys.argv[2]), table=table)
 print("ready", flush=True)
 sys.stdin.readline()
-print(sum(throttle.admit(f"u{n % 4}") == 0.0 for n in range(int(sys.argv[3]))))
+print(sum(throttle.admit(f"u{n % 2}") == 0.0 for n in range(int(sys.argv[3]))))
 """
 
 
@@ -148,30 +147,31 @@ def test_each_machine_grants_its_share_of_every_rate() -> None:
     assert throttles.address.admit("u1") == throttles.anonymous.admit("u1") == 0.0
 
 
-def test_two_processes_that_share_a_file_admit_together_exactly_the_burst(tmp_path: Path) -> None:
-    burst, asked = 5000, 40_000
+def test_processes_that_share_a_file_admit_together_exactly_the_burst(tmp_path: Path) -> None:
+    """Four on however few cores, for long enough to be interrupted in the middle of anything."""
+    burst, asked = 500_000, 1_000_000
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYTHONHASHSEED", raising=False)  # Each hashes words in a way of its own.
-        command = [sys.executable, "-c", ASK_AS_SOON_AS_TOLD, str(tmp_path / "clients")]
-        fronts = [
-            subprocess.Popen(
-                [*command, str(burst), str(asked)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(2)
-        ]
-    for front in fronts:
-        assert front.stdout is not None
-        assert front.stdout.readline() == "ready\n"
+        fronts = [ask_in_a_process(tmp_path / "clients", burst, asked) for _ in range(4)]
     for front in fronts:
         assert front.stdin is not None
         front.stdin.write("go\n")
         front.stdin.flush()
-    admitted = [int(front.communicate(timeout=WAIT_SECONDS_MAX)[0]) for front in fronts]
-    assert sum(admitted) == 4 * burst  # Four clients.
+    admitted = [int(front.communicate(timeout=60)[0]) for front in fronts]
+    assert sum(admitted) == 2 * burst  # Two clients.
     assert os.listdir(tmp_path) == ["clients"]
+
+
+def ask_in_a_process(path: Path, burst: int, asked: int) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", ASK_AS_SOON_AS_TOLD, str(path), str(burst), str(asked)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
 
 
 def test_a_front_that_starts_again_finds_what_was_charged(tmp_path: Path) -> None:
