@@ -12,6 +12,7 @@ local room, present, scratch = KEYS[1], KEYS[2], KEYS[3]
 local SLOTS = 16
 local ATTENDANCE = { KEYS[4], unpack(KEYS, 5, 3 + SLOTS) }
 local GAP_MS_MAX = 15000     -- Fronts attend every 5 s: three times missed is a gap.
+local KEPT_MS = 86400000     -- Bitmaps that nobody adds to any more: the sale is over.
 local BITMAP_BYTES_MAX = 2097153
 if #ARGV[1] > BITMAP_BYTES_MAX then return redis.error_reply('ERR the bitmap is too long') end
 local now_ms = tonumber(ARGV[3])
@@ -46,8 +47,10 @@ if #bitmap > 0 then
   redis.call('SET', scratch, bitmap)
   redis.call('BITOP', 'OR', attendance, attendance, scratch)
   redis.call('UNLINK', scratch)
+  redis.call('PEXPIRE', attendance, KEPT_MS)
 end
 redis.call('BITOP', 'OR', present, attendance, previous)
+redis.call('PEXPIRE', present, KEPT_MS)
 local mark = redis.call('BITCOUNT', present) > 0 and before or 0
 redis.call('HSET', room, 'period', period, 'attended_ms', string.format('%.0f', now_ms),
   'begun', begun, 'before', before, 'mark', mark)

@@ -12,6 +12,7 @@ local config, room, tickets, used = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local ENTER_MAX = 256        -- Keeps unpack within Lua's limit and a call below 3 ms.
 local TICKETS_MAX = 16777216 -- The room's bitmaps are 2 MiB each at most.
 local RETURN_MS = 300000     -- Who loses the ticket may come back for so long.
+local KEPT_MS = 86400000     -- After the sale: it may be extended. Then Redis forgets who had a number.
 local SLOTS = 16
 local ATTENDANCE = { KEYS[5], unpack(KEYS, 6, 4 + SLOTS) }
 local PROOFS = { KEYS[21], unpack(KEYS, 22) }
@@ -89,6 +90,7 @@ for i = 1, people do replies[i] = decide(i) end
 -- … then write everything.
 if #records > 0 then
   redis.call('HSET', tickets, unpack(records))
+  redis.call('PEXPIRE', tickets, string.format('%.0f', sale[3] - now_ms + KEPT_MS))
   redis.call('HSET', room, 'issued', issued)
   for i = 1, #proofs do
     local proof, milliseconds = proofs[i][1], proofs[i][2]

@@ -4,7 +4,7 @@ Leaves reading for buyers to the directory, and rebuilding after a loss to engin
 """
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
@@ -21,6 +21,7 @@ from engine.sales.rows import load_sale, load_sales, load_standings
 from engine.sales.sale import Sale
 from engine.store.database import Connection, Pool, postgres_errors
 from engine.store.fences import fence_sale
+from engine.store.rooms import insert_room, new_seed
 from engine.store.sales import (
     NewItem,
     Row,
@@ -48,13 +49,24 @@ class SaleControl:
     that the change is recorded, if that has to wait; `sync` and `recover` see to it then.
     """
 
-    def __init__(self, pool: Pool, inventory: Inventory, clock: Clock) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        inventory: Inventory,
+        clock: Clock,
+        seeds: Callable[[], bytes] = new_seed,
+    ) -> None:
+        """`seeds` makes the secrets that draws go by, 32 bytes each."""
         self._pool = pool
         self._inventory = inventory
         self._clock = clock
+        self._seeds = seeds
 
     async def create(self, document: SaleDocument, actor: str) -> Sale:
-        """Makes a sale and puts its stock up. Raises Conflict('sale_exists')."""
+        """Makes a sale and puts its stock up. Raises Conflict('sale_exists').
+
+        Its waiting room, if it has one, is furnished by the rooms' own `sync`.
+        """
         async with self._transaction() as connection:
             made = await insert_sale(
                 connection,
@@ -69,6 +81,8 @@ class SaleControl:
             if not made:
                 raise Conflict("sale_exists", f"There is a sale {document.sale_id} already.")
             await insert_items(connection, document.sale_id, _new_items(document))
+            if document.room is not None:
+                await insert_room(connection, document.sale_id, document.room, self._seeds())
             detail: dict[str, object] = {
                 "skus": len(document.items),
                 "units": sum(item.units for item in document.items),

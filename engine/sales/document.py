@@ -7,6 +7,13 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
+from engine.admission.room.settings import (
+    PREQUEUE_SECONDS_MAX,
+    PROOF_DIFFICULTY_MAX,
+    ROOM_PACE_MAX,
+    RoomOrder,
+    RoomSettings,
+)
 from engine.errors import Invalid, InvalidDocument
 from engine.model import QUANTITY_MAX, SALE_ID, SKU, UNITS_MAX, Money
 
@@ -44,6 +51,7 @@ class SaleDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reservation_seconds: int
     items: tuple[SaleItem, ...]
     auto_capture: bool = False
+    room: RoomSettings | None = None
 
 
 def parse_sale_document(body: bytes) -> SaleDocument:
@@ -110,6 +118,10 @@ class _Fields:
             for position, value in enumerate(values or ())
         ]
 
+    def has(self, name: str) -> bool:
+        """Whether the field is there at all."""
+        return name in (self._values or {})
+
     def refuse(self, name: str, problem: str) -> None:
         self._problems.append(Invalid(self._at(name), problem))
 
@@ -134,6 +146,7 @@ def _read_document(fields: _Fields) -> SaleDocument:
         ),
         auto_capture=fields.read("auto_capture", _boolean, default=False),
         items=_read_items(fields),
+        room=_read_room(fields),
     )
     if document.opens_at and document.closes_at and document.opens_at >= document.closes_at:
         fields.refuse("closes_at", "must be later than opens_at")
@@ -172,6 +185,17 @@ def _read_item(fields: _Fields) -> SaleItem:
     return item
 
 
+def _read_room(fields: _Fields) -> RoomSettings | None:
+    """The waiting room: what is left out is as it usually is, and a room that is described is on."""
+    if not fields.has("room"):
+        return None
+    room, usual = fields.inner("room"), RoomSettings(on=True)
+    settings = {name: room.read(name, check, getattr(usual, name)) for name, check in _ROOM.items()}
+    pace_max = room.read("pace_max", _pace_max) if room.has("pace_max") else None
+    room.refuse_unknown()
+    return RoomSettings(**settings, pace_max=pace_max)
+
+
 def _list(value: object) -> list[object]:
     if not isinstance(value, list) or not 1 <= len(value) <= SKUS_MAX:
         raise ValueError(f"must be a list of 1 to {SKUS_MAX} objects")
@@ -186,6 +210,28 @@ def _whole_number(least: int, most: int) -> Callable[[object], int]:
         return value
 
     return check
+
+
+def _number(least: float, most: float) -> Callable[[object], float]:
+    def check(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"must be a number from {least} to {most}")
+        if not least <= value <= most:
+            raise ValueError(f"must be a number from {least} to {most}")
+        return float(value)
+
+    return check
+
+
+def _pace_max(value: object) -> int | None:
+    return None if value is None else _whole_number(1, ROOM_PACE_MAX)(value)
+
+
+def _order(value: object) -> RoomOrder:
+    try:
+        return RoomOrder(str(value))
+    except ValueError:
+        raise ValueError("must be fifo or draw") from None
 
 
 def _boolean(value: object) -> bool:
@@ -238,3 +284,16 @@ def _names(value: object) -> dict[str, str]:
 
 def _is_name(text: str) -> bool:
     return bool(text.strip()) and len(text) <= NAME_CHARACTERS_MAX and text.isprintable()
+
+
+# The bounds are those of RoomSettings; a test holds both together.
+_ROOM: Final[dict[str, Callable[[Any], Any]]] = {
+    "on": _boolean,
+    "order": _order,
+    "prequeue_seconds": _whole_number(0, PREQUEUE_SECONDS_MAX),
+    "over_admission": _number(1, 10),
+    "admission_seconds": _whole_number(10, 3600),
+    "absent_seconds": _whole_number(20, 300),
+    "proof_difficulty": _whole_number(0, PROOF_DIFFICULTY_MAX),
+    "captcha": _boolean,
+}

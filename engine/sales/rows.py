@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from engine.admission.room.settings import RoomSettings
 from engine.model import SaleState
 from engine.sales.document import SaleItem
 from engine.sales.sale import Sale
@@ -68,4 +69,5 @@ def _sale(row: Row, items: list[Row]) -> Sale:
         fenced=row["fenced"],
         launched=row["launched"],
         items=msgspec.convert(items, tuple[SaleItem, ...]),
+        room=msgspec.convert(row["room"], RoomSettings | None),
     )

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import msgspec
 
+from engine.admission.room.settings import RoomSettings
 from engine.inventory import SaleRef
 from engine.inventory.inventory import SaleSettings
 from engine.model import SaleState
@@ -39,6 +40,7 @@ class Sale(msgspec.Struct, frozen=True, dict=True):
     fenced: str | None
     launched: bool
     items: tuple[SaleItem, ...]
+    room: RoomSettings | None = None  # None: it never had a waiting room.
 
     @property
     def ref(self) -> SaleRef:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from engine.store.database import Connection
+from engine.store.rooms import ROOM_JSON
 
 Row = Mapping[str, Any]
 
@@ -78,17 +79,22 @@ async def insert_items(connection: Connection, sale_id: str, items: Sequence[New
 async def fetch_sale_rows(
     connection: Connection, sale_id: str | None = None, *, rows_max: int
 ) -> list[tuple[Row, list[Row]]]:
-    """One sale or all, newest window first, each with its SKUs in order, of one instant."""
+    """One sale or all, newest window first, each with its SKUs in order, of one instant.
+
+    `room` is the settings of its waiting room, or None.
+    """
     rows = await connection.fetch(
         f"""
-        SELECT {_SALE_COLUMNS}, items FROM sales JOIN LATERAL (
+        SELECT {_SALE_COLUMNS}, items, (
+            SELECT {ROOM_JSON} FROM sale_rooms room WHERE room.sale_id = sales.sale_id) AS room
+        FROM sales JOIN LATERAL (
             SELECT jsonb_agg(jsonb_build_object('sku', sku, 'name', name, 'units', stocked,
                 'price', jsonb_build_object('amount_minor', price_minor, 'currency', currency))
                 ORDER BY position) AS items
             FROM sale_items WHERE sale_items.sale_id = sales.sale_id) AS listed ON true
         WHERE $1::text IS NULL OR sale_id = $1
         ORDER BY opens_at DESC, sale_id LIMIT $2
-        """,  # noqa: S608  # a constant list of columns
+        """,  # noqa: S608  # constant lists of columns
         sale_id,
         rows_max,
     )

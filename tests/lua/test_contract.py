@@ -24,7 +24,7 @@ from tests.lua.shelf import SALE, open_settings, wish
 
 REDIS_WORDS = {"HMGET", "HGET", "HSET", "HINCRBY", "XADD", "XGROUP", "CREATE", "MKSTREAM", "DEL"}
 REDIS_WORDS |= {"BITFIELD", "BITFIELD_RO", "GET", "SET", "GETBIT", "BITCOUNT", "BIT", "BITOP"}
-REDIS_WORDS |= {"TIME", "EXISTS", "HGETALL", "HDEL", "XLEN", "UNLINK"}
+REDIS_WORDS |= {"TIME", "EXISTS", "HGETALL", "HDEL", "XLEN", "UNLINK", "PEXPIRE"}
 REDIS_WORDS |= {"SPUBLISH", "ERR"}  # "ERR": how a reply that is an error begins
 TUPLE_SIZES = {"pairs": 2, "triples": 3, "quadruples": 4}
 

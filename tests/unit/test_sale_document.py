@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from engine.admission.room.settings import RoomChanges, RoomOrder, RoomSettings
 from engine.errors import InvalidDocument
 from engine.sales import Money, parse_sale_document
 from engine.sales.document import SKUS_MAX
@@ -158,3 +159,82 @@ def test_what_is_no_object_is_refused(raw: object) -> None:
 def test_number_of_problems_is_bounded() -> None:
     raw = document(items=[item(f"sku-{number}", units=0) for number in range(SKUS_MAX)])
     assert len(problems(raw)) == 100
+
+
+def test_a_sale_has_no_room_unless_it_says_so() -> None:
+    assert parse_sale_document(msgspec.json.encode(document())).room is None
+
+
+def test_a_room_that_is_described_is_on_and_otherwise_as_usual() -> None:
+    sale = parse_sale_document(msgspec.json.encode(document(room={})))
+    assert sale.room == RoomSettings(on=True)
+
+
+def test_a_room_is_read_in_full() -> None:
+    room = {
+        "on": False,
+        "order": "draw",
+        "prequeue_seconds": 0,
+        "pace_max": 50,
+        "over_admission": 2,
+        "admission_seconds": 60,
+        "absent_seconds": 20,
+        "proof_difficulty": 50_000,
+        "captcha": True,
+    }
+    read = parse_sale_document(msgspec.json.encode(document(room=room))).room
+    assert read == RoomSettings(**room | {"order": RoomOrder.DRAW, "over_admission": 2.0})
+    assert read.order is RoomOrder.DRAW
+
+
+@pytest.mark.parametrize(
+    ("room", "wrong"),
+    [
+        ([], ["room: must be an object"]),
+        (None, ["room: must be an object"]),
+        ({"order": "raffle"}, ["room.order: must be fifo or draw"]),
+        ({"order": ["draw"]}, ["room.order: must be fifo or draw"]),
+        ({"on": 1}, ["room.on: must be true or false"]),
+        ({"pace_max": 0}, ["room.pace_max: must be a whole number from 1 to 1000000"]),
+        ({"pace_max": None}, None),
+        ({"over_admission": True}, ["room.over_admission: must be a number from 1 to 10"]),
+        ({"over_admission": 0.9}, ["room.over_admission: must be a number from 1 to 10"]),
+        ({"over_admission": "2"}, ["room.over_admission: must be a number from 1 to 10"]),
+        ({"seed_hash": "00"}, ["room.seed_hash: no such field"]),
+        ({"revision": 7}, ["room.revision: no such field"]),
+    ],
+)
+def test_what_is_wrong_with_a_room_is_named(room: object, wrong: list[str] | None) -> None:
+    raw = document(room=room)
+    if wrong is None:
+        parse_sale_document(msgspec.json.encode(raw))
+    else:
+        assert problems(raw) == wrong
+
+
+BOUNDS = {
+    "prequeue_seconds": (0, 86_400),
+    "pace_max": (1, 1_000_000),
+    "over_admission": (1, 10),
+    "admission_seconds": (10, 3600),
+    "absent_seconds": (20, 300),
+    "proof_difficulty": (0, 50_000_000),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_the_bounds_of_a_room_are_those_of_its_settings(name: str) -> None:
+    for bound, outside in zip(BOUNDS[name], (-1, 1), strict=True):
+        good, bad = {name: bound}, {name: bound + outside}
+        room = parse_sale_document(msgspec.json.encode(document(room=good))).room
+        assert room == msgspec.convert(good | {"on": True}, RoomSettings)
+        assert fields(document(room=bad)) == [f"room.{name}"]
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(bad, RoomSettings)
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(bad, RoomChanges)
+
+
+def test_what_may_be_set_may_be_changed() -> None:
+    settings = set(RoomSettings.__struct_fields__) - {"revision", "seed_hash"}
+    assert settings == set(RoomChanges.__struct_fields__)
