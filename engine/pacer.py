@@ -6,6 +6,7 @@ How a hop is judged is in engine/admission/pace; each front keeps to its share b
 import logging
 from collections.abc import Mapping
 from math import inf
+from statistics import fmean
 from typing import Final, NamedTuple, Protocol
 
 from redis.asyncio import Redis
@@ -13,6 +14,7 @@ from redis.asyncio import Redis
 from engine import metrics
 from engine.admission.pace import PACE_KEY, HopPace, Pace, pace_of_steps, slowest
 from engine.admission.pulse import FRONTS_KEY
+from engine.backlog import Backlog
 from engine.clock import Clock
 from engine.config import Settings
 from engine.connections import redis_errors
@@ -28,14 +30,15 @@ DRAIN_FIRST: Final = (
     20_000.0  # Orders/s of one worker beside busy fronts on two cores, as measured.
 )
 DRAIN_WAITING_MIN: Final = 256  # One call of one front: so much waits at any moment.
-COMMIT_SECONDS_CALM: Final = 0.5  # A full statement takes 0.3 s on two busy cores (benchmarks/drain.py).
+COMMIT_SECONDS_CALM: Final = (
+    0.5  # A full statement takes 0.3 s on two busy cores (benchmarks/drain.py).
+)
 REDIS_SECONDS_CALM: Final = 0.05  # What a buyer's whole answer should take.
 REDIS_LOOKS: Final = 5  # The best of a second's: this process may be late itself.
 PAYMENT_FIRST: Final = 1_000.0
 PAYMENT_WAITING_MIN: Final = 1_000
 # Buyers' money may lag the sale, but not so far that reservations run out: a tenth of their usual time.
 PAYMENT_SECONDS_MAX: Final = 90.0
-ENTRY_NEWEST_SHARE: Final = 0.3  # Of the mean size of an entry.
 
 
 class Draining(Protocol):
@@ -56,12 +59,13 @@ class Paying(Protocol):
 
 
 class Look(NamedTuple):
-    """What one look found: counts since ever, of all workers; entries that wait; fronts alive."""
+    """What one look found: counts since ever, of all workers; the streams; fronts alive."""
 
     orders: int
     entries: int
     payments: int
     entries_waiting: int
+    newest_size: float | None  # Orders in an entry; None if none waits.
     fronts: int
     redis_seconds: float
 
@@ -88,8 +92,7 @@ class Pacer:
             waiting_min=PAYMENT_WAITING_MIN,
         )
         self._told = {"orders": 0, "entries": 0, "payments": paying.payments_done()}
-        self._before: Look | None = None
-        self._orders_per_entry = 1.0
+        self._backlog = Backlog()
         self._round_trips = [0.0] * REDIS_LOOKS
         self._limited = False
 
@@ -117,19 +120,27 @@ class Pacer:
                 pipe.zcard(FRONTS_KEY)
                 for sale_id in self._draining.sales:
                     pipe.xlen(shard_keys(sale_id).orders)
-                orders, entries, payments, fronts, *waiting = await pipe.execute()
+                    pipe.xrevrange(shard_keys(sale_id).orders, count=1)
+                orders, entries, payments, fronts, *streams = await pipe.execute()
         # Told only now: what was not heard is said again, and at worst counts twice.
         self._told = done
         seconds = self._clock.monotonic() - began
-        return Look(orders, entries, payments, sum(waiting), max(1, fronts), seconds)
+        return Look(
+            orders,
+            entries,
+            payments,
+            sum(streams[::2]),
+            _mean_size([newest[0][1] for newest in streams[1::2] if newest]),
+            max(1, fronts),
+            seconds,
+        )
 
     def _judge(self, look: Look) -> dict[str, float]:
         now, drained = self._clock.monotonic(), self._draining.drained
         commit_seconds = max(drained.commit_seconds, drained.waited_seconds)
+        waiting = self._backlog.orders(look.entries, look.entries_waiting, look.newest_size)
         return {
-            "drain": self._drain.measure(
-                now, look.orders, self._orders_waiting(look), drained.commit_seconds
-            ),
+            "drain": self._drain.measure(now, look.orders, waiting, drained.commit_seconds),
             "postgres": pace_of_steps(
                 commit_seconds,
                 self._settings.drain_connections * self._settings.drain_batch_max,
@@ -141,14 +152,6 @@ class Pacer:
             "payment": self._payment.measure(now, look.payments, self._paying.payments_waiting),
             "pace_max": float(self._settings.pace_max or inf),
         }
-
-    def _orders_waiting(self, look: Look) -> float:
-        """Streams count entries: as many orders each as those that were stored lately had."""
-        before, self._before = self._before, look
-        if before is not None and look.entries > before.entries:
-            size = (look.orders - before.orders) / (look.entries - before.entries)
-            self._orders_per_entry += (size - self._orders_per_entry) * ENTRY_NEWEST_SHARE
-        return look.entries_waiting * self._orders_per_entry
 
     def _round_trip(self, look: Look) -> float:
         self._round_trips = [*self._round_trips[1:], look.redis_seconds]
@@ -180,3 +183,10 @@ class Pacer:
         elif self._limited and not limited:
             logger.info("Admission is not slowed any more.", extra={"action": "pace_free"})
         self._limited = limited
+
+
+def _mean_size(entries: list[dict[bytes, bytes]]) -> float | None:
+    """Orders in an entry: each is a line of its batch."""
+    return (
+        fmean(entry.get(b"batch", b"").count(b"\n") + 1 for entry in entries) if entries else None
+    )
