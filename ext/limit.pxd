@@ -20,6 +20,7 @@ cdef class Limit:
     cdef int[3] _peaks
     cdef int _peak
     cdef bint _reached
+    cdef bint _was_reached
     cdef double _since
     cdef double _window_ends
     cdef double _ends
@@ -27,7 +28,6 @@ cdef class Limit:
     # Latencies without load, and the probe that finds them.
     cdef double[3] _noload
     cdef bint _probing
-    cdef bint _rechecking
     cdef double _probe_interval
     cdef double _probe_at
     cdef double _probe_until
@@ -39,9 +39,9 @@ cdef class Limit:
     cdef int _close_window(self, double now) except -1
     cdef int _adjust(self, int samples) noexcept
     cdef int _learn(self, int priority, double short, int count) noexcept
-    cdef int _begin_probe(self, double now) noexcept
+    cdef int _begin_probe(self, double now) except -1
     cdef int _end_probe(self, double now) except -1
-    cdef bint _take_probe(self, int priority, double short) noexcept
+    cdef int _schedule_probe(self, double now, double interval) except -1
     cdef int _begin_window(self, double now, double seconds) noexcept
     cdef double _target(self, int priority) noexcept
     cdef double _sample_max(self, int priority) noexcept

@@ -15,6 +15,7 @@ cdef enum:
     PAYMENT_MORE = 16
     SAMPLES_MIN = 10
     CLASS_SAMPLES_MIN = 5
+    SURE_SAMPLES = 50
 
 cdef double BROWSE_SHARE = 0.75
 cdef double PAYMENT_SHARE = 1.25
@@ -26,14 +27,14 @@ cdef double GRADIENT_MIN = 0.5
 cdef double GROWTH = 0.25
 cdef double AMPLE = 0.5
 cdef double SMOOTHING = 0.5
-cdef double LEARNING = 0.25
+cdef double LEARNING = 0.1
 cdef double SAMPLE_TIMES_MAX = 4.0
 cdef double PROBE_SECONDS = 1.0
 cdef double PROBE_SECONDS_MAX = 32.0
 cdef double SETTLE_SECONDS = 0.05
 cdef double MEASURE_SECONDS = 0.05
-cdef double PROBE_LENGTH_MAX = 0.5
-cdef double PROBE_RISE = 1.25
+cdef double PROBE_LENGTH_MAX = 2.0
+cdef double PROBE_RISE = 1.5
 cdef double EARLIEST = 1e-9
 
 
@@ -88,6 +89,7 @@ cdef class Limit:
         for priority in range(CLASSES):
             self._own[priority] = self._places[priority]
         self._set_places()
+        self._schedule_probe(self._now(), PROBE_SECONDS)
         self._begin_window(self._now(), WINDOW_SECONDS)
 
     cpdef double try_enter(self, int priority) except -1:
@@ -155,7 +157,7 @@ cdef class Limit:
         if self._probing:
             if samples >= SAMPLES_MIN or now >= self._probe_until:
                 self._end_probe(now)
-        elif now >= self._probe_at and self._reached and self.limit > self._floor:
+        elif now >= self._probe_at:
             self._begin_probe(now)
         elif now >= self._window_ends and samples >= SAMPLES_MIN:
             mean = (self._sums[0] + self._sums[1] + self._sums[2]) / samples
@@ -193,13 +195,18 @@ cdef class Limit:
         """A quiet window tells the no-load latency; any other one that it is not above its own."""
         cdef double known = self._noload[priority]
         cdef bint quiet = self._peak <= self._floor
-        if known == 0:
+        if known == 0 or (short < known and count >= SURE_SAMPLES):
             self._noload[priority] = short
         elif count >= CLASS_SAMPLES_MIN and (quiet or short < known):
             self._noload[priority] += LEARNING * (short - known)
         return 0
 
-    cdef int _begin_probe(self, double now) noexcept:
+    cdef int _begin_probe(self, double now) except -1:
+        """Where nobody is shed there is no need of a probe, and one might do harm."""
+        if not (self._reached or self._was_reached) or self.limit == self._floor:
+            self._schedule_probe(now, PROBE_SECONDS)
+            self._ends = self._window_ends
+            return 0
         self._probing = True
         self._probe_until = now + PROBE_LENGTH_MAX
         self._set_places()
@@ -208,32 +215,26 @@ cdef class Limit:
         return 0
 
     cdef int _end_probe(self, double now) except -1:
-        cdef bint risen = False
-        cdef int priority, count
-        cdef double wall = self._clock.now_ms() / 1000.0, interval
+        cdef int priority
+        cdef double known, short
         self._probing = False
         for priority in range(CLASSES):
-            count = self._counts[priority]
-            if count >= CLASS_SAMPLES_MIN:
-                risen |= self._take_probe(priority, self._sums[priority] / count)
-        self._rechecking = risen and not self._rechecking
-        if not self._rechecking:
-            self._probe_interval = min(2 * self._probe_interval, PROBE_SECONDS_MAX)
-        interval = PROBE_SECONDS if self._rechecking else self._probe_interval
-        self._probe_at = now + interval - wall % interval
+            if self._counts[priority] >= CLASS_SAMPLES_MIN:
+                known = self._noload[priority] or INFINITY
+                short = self._sums[priority] / self._counts[priority]
+                self._noload[priority] = min(short, PROBE_RISE * known)
+        self._probe_interval = min(2 * self._probe_interval, PROBE_SECONDS_MAX)
+        self._schedule_probe(now, self._probe_interval)
         self._set_places()
         self._begin_window(now, WINDOW_SECONDS)
         self._since = now  # Those who entered during the probe say nothing of the limit.
         return 0
 
-    cdef bint _take_probe(self, int priority, double short) noexcept:
-        """Whether a target has risen. It goes half the way then: a hiccup is no news."""
-        cdef double known = self._noload[priority], target = self._target(priority)
-        if known == 0 or short <= known:
-            self._noload[priority] = short
-            return False
-        self._noload[priority] += (short - known) / 2
-        return self._target(priority) > PROBE_RISE * target
+    cdef int _schedule_probe(self, double now, double interval) except -1:
+        """At the next time of day that `interval` divides."""
+        cdef double wall = self._clock.now_ms() / 1000.0
+        self._probe_at = now + interval - wall % interval
+        return 0
 
     cdef int _begin_window(self, double now, double seconds) noexcept:
         cdef int priority
@@ -242,7 +243,7 @@ cdef class Limit:
             self._counts[priority] = 0
             self._peaks[priority] = self._inside[priority]
         self._peak = self.in_flight
-        self._reached = False
+        self._was_reached, self._reached = self._reached, False
         self._since = 0
         self._window_ends = self._ends = now + seconds
         if not self._probing and now < self._probe_at < self._ends:

@@ -12,27 +12,24 @@ START: Final = 512  # What the first crowd finds: about the knee of one front on
 WINDOW_SECONDS: Final = 0.1  # Some batches' worth …
 WINDOW_SECONDS_MAX: Final = 1.0  # … also where a request takes longer than that.
 SAMPLES_MIN: Final = 10  # Per window; fewer say nothing.
-CLASS_SAMPLES_MIN: Final = 5  # Per class, to change what was known of it.
+CLASS_SAMPLES_MIN: Final = 5  # Per class, to change what was known of it, …
+SURE_SAMPLES: Final = 50  # … and to believe at once that it takes less, as Envoy takes so many.
 
 TOLERANCE: Final = 1.5  # Latency may be so many times what it is without load, as in Gradient2, …
-SLACK_SECONDS: Final = (
-    0.02  # … and this more: batches fill up, and that is how the knee is reached.
-)
+SLACK_SECONDS: Final = 0.02  # … and this more: batches fill up, and so the knee is reached.
 GRADIENT_MIN: Final = 0.5
 GROWTH: Final = 0.25  # Per window while every class is far below its target: slow start.
 AMPLE: Final = 0.5  # Of the target: far below it.
 SMOOTHING: Final = 0.5  # Of a step down; steps up are small by themselves.
-LEARNING: Final = 0.25  # How far a window moves a no-load latency.
+LEARNING: Final = 0.1  # How far a window moves a no-load latency.
 SAMPLE_TIMES_MAX: Final = 4.0  # Of the target; a sample beyond says no more than "too long".
 
 PROBE_SECONDS: Final = 1.0  # Until the first probe; doubled from probe to probe …
 PROBE_SECONDS_MAX: Final = 32.0  # … up to this: probing costs 0.1 % of the throughput then.
 SETTLE_SECONDS: Final = 0.05  # A probe waits until what was in work, here and next door, has left,
 MEASURE_SECONDS: Final = 0.05  # measures for so long …
-PROBE_LENGTH_MAX: Final = 0.5  # … or until there are samples, but no longer than this.
-PROBE_RISE: Final = (
-    1.25  # A probe that raises a target to more than so many times is soon repeated.
-)
+PROBE_LENGTH_MAX: Final = 2.0  # … or until there are samples, but no longer than this.
+PROBE_RISE: Final = 1.5  # Times what was known is believed of a probe: it may meet a hiccup.
 
 EARLIEST: Final = 1e-9  # No clock of ours begins before; 0.0 means "shed".
 
@@ -72,13 +69,13 @@ class Limit:
         self.in_flight = self._peak = 0
         self._inside = [0] * CLASSES
         self._noload = [0.0] * CLASSES  # Seconds; 0: not known yet.
-        self._probing = self._rechecking = False
+        self._probing = self._reached = False
         self._probe_interval = PROBE_SECONDS
-        self._probe_at = 0.0  # As soon as the limit is first reached.
         self.limit = max(self._floor, min(START, ceiling)) if adaptive else ceiling
         self._learnt = float(self.limit)  # The limit, and …
         self._own = [float(places) for places in _places(self.limit)]  # the shares, unrounded.
         self._set_places()
+        self._schedule_probe(self._now(), PROBE_SECONDS)
         self._begin_window(self._now(), WINDOW_SECONDS)
 
     def try_enter(self, priority: int) -> float:
@@ -134,7 +131,7 @@ class Limit:
         if self._probing:
             if samples >= SAMPLES_MIN or now >= self._probe_until:
                 self._end_probe(now)
-        elif now >= self._probe_at and self._reached and self.limit > self._floor:
+        elif now >= self._probe_at:
             self._begin_probe(now)
         elif now >= self._window_ends and samples >= SAMPLES_MIN:
             mean = sum(self._sums) / samples
@@ -165,12 +162,17 @@ class Limit:
     def _learn(self, priority: int, short: float, count: int) -> None:
         """A quiet window tells the no-load latency; any other one that it is not above its own."""
         known, quiet = self._noload[priority], self._peak <= self._floor
-        if not known:
+        if not known or (short < known and count >= SURE_SAMPLES):
             self._noload[priority] = short
         elif count >= CLASS_SAMPLES_MIN and (quiet or short < known):
             self._noload[priority] += LEARNING * (short - known)
 
     def _begin_probe(self, now: float) -> None:
+        """Where nobody is shed there is no need of a probe, and one might do harm."""
+        if not (self._reached or self._was_reached) or self.limit == self._floor:
+            self._schedule_probe(now, PROBE_SECONDS)
+            self._ends = self._window_ends
+            return
         self._probing = True
         self._probe_until = now + PROBE_LENGTH_MAX
         self._set_places()
@@ -179,34 +181,27 @@ class Limit:
 
     def _end_probe(self, now: float) -> None:
         self._probing = False
-        risen = False
         for priority in range(CLASSES):
             if self._counts[priority] >= CLASS_SAMPLES_MIN:
-                risen |= self._take_probe(priority, self._sums[priority] / self._counts[priority])
-        self._rechecking = risen and not self._rechecking
-        if not self._rechecking:
-            self._probe_interval = min(2 * self._probe_interval, PROBE_SECONDS_MAX)
-        interval = PROBE_SECONDS if self._rechecking else self._probe_interval
-        self._probe_at = now + interval - self._clock.now_ms() / 1000 % interval
+                known = self._noload[priority] or math.inf
+                short = self._sums[priority] / self._counts[priority]
+                self._noload[priority] = min(short, PROBE_RISE * known)
+        self._probe_interval = min(2 * self._probe_interval, PROBE_SECONDS_MAX)
+        self._schedule_probe(now, self._probe_interval)
         self._set_places()
         self._begin_window(now, WINDOW_SECONDS)
         self._since = now  # Those who entered during the probe say nothing of the limit.
 
-    def _take_probe(self, priority: int, short: float) -> bool:
-        """Whether a target has risen. It goes half the way then: a hiccup is no news."""
-        known, target = self._noload[priority], self._target(priority)
-        if not known or short <= known:
-            self._noload[priority] = short
-            return False
-        self._noload[priority] += (short - known) / 2
-        return self._target(priority) > PROBE_RISE * target
+    def _schedule_probe(self, now: float, interval: float) -> None:
+        """At the next time of day that `interval` divides."""
+        self._probe_at = now + interval - self._clock.now_ms() / 1000 % interval
 
     def _begin_window(self, now: float, seconds: float) -> None:
         self._sums = [0.0] * CLASSES
         self._counts = [0] * CLASSES
         self._peak = self.in_flight
         self._peaks = self._inside.copy()
-        self._reached = False
+        self._was_reached, self._reached = self._reached, False
         self._since = 0.0
         self._window_ends = self._ends = now + seconds
         if not self._probing and now < self._probe_at < self._ends:

@@ -80,12 +80,12 @@ class Simulation:
         pool_slowness: Callable[[float], float] = lambda _: 1.0,
         seed: int = 1,
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self._rates = rates
         self._pool_slowness = pool_slowness
         self._random = Random(seed)
         self._backend = Backend(clock, slowness)
-        self._fronts = [_Front(limit) for limit in limits]
+        self.fronts = [ModelFront(limit) for limit in limits]
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self.began = clock.seconds
@@ -96,23 +96,23 @@ class Simulation:
         """Goes on for so long; returns what became of those who arrived or left meanwhile."""
         self.tallies = {priority: Tally() for priority in Priority}
         self.limits = []
-        end = self._clock.seconds + seconds
-        while self._clock.seconds < end:
-            self._run_step(min(self._clock.seconds + step, end))
-            limit = self._fronts[0].limit
+        end = self.clock.seconds + seconds
+        while self.clock.seconds < end:
+            self._run_step(min(self.clock.seconds + step, end))
+            limit = self.fronts[0].limit
             self.limits.append(limit.share(Priority.RESERVE))
         return self.tallies
 
     def _run_step(self, until: float) -> None:
         for at, priority in self._arrivals(until):
             self._pass_events(at)
-            self._clock.seconds = at
+            self.clock.seconds = at
             self._arrive(priority)
         self._pass_events(until)
-        self._clock.seconds = until
+        self.clock.seconds = until
 
     def _arrivals(self, until: float) -> list[tuple[float, Priority]]:
-        now = self._clock.seconds
+        now = self.clock.seconds
         arrivals = []
         for priority, rate in self._rates(now - self.began).items():
             at = now
@@ -124,13 +124,13 @@ class Simulation:
     def _pass_events(self, until: float) -> None:
         events = self._events
         while events and events[0][0] <= until:
-            self._clock.seconds, _, happen = heapq.heappop(events)
+            self.clock.seconds, _, happen = heapq.heappop(events)
             happen()
 
     def _arrive(self, priority: Priority) -> None:
         tally = self.tallies[priority]
         tally.offered += 1
-        front = self._random.choice(self._fronts) if len(self._fronts) > 1 else self._fronts[0]
+        front = self._random.choice(self.fronts) if len(self.fronts) > 1 else self.fronts[0]
         entered = front.limit.try_enter(priority)
         if not entered:
             tally.shed += 1
@@ -141,7 +141,7 @@ class Simulation:
             front.pool_waiting.append((priority, entered))
             self._use_pool(front)
 
-    def _send_batch(self, front: "_Front") -> None:
+    def _send_batch(self, front: "ModelFront") -> None:
         if front.calling or not front.waiting:
             return
         front.calling = True
@@ -149,36 +149,36 @@ class Simulation:
         batch = [front.waiting.popleft() for _ in range(count)]
         self._at(self._backend.serve(count), lambda: self._answer(front, batch))
 
-    def _answer(self, front: "_Front", batch: list[float]) -> None:
+    def _answer(self, front: "ModelFront", batch: list[float]) -> None:
         front.calling = False
         for entered in batch:
             self._leave(front, Priority.RESERVE, entered)
         self._send_batch(front)
 
-    def _use_pool(self, front: "_Front") -> None:
+    def _use_pool(self, front: "ModelFront") -> None:
         if front.pool_busy >= POOL_SERVERS or not front.pool_waiting:
             return
         front.pool_busy += 1
         priority, entered = front.pool_waiting.popleft()
-        mean = POOL_SECONDS * self._pool_slowness(self._clock.seconds - self.began)
-        at = self._clock.seconds + self._random.expovariate(1 / mean)
+        mean = POOL_SECONDS * self._pool_slowness(self.clock.seconds - self.began)
+        at = self.clock.seconds + self._random.expovariate(1 / mean)
         self._at(at, lambda: self._leave_pool(front, priority, entered))
 
-    def _leave_pool(self, front: "_Front", priority: Priority, entered: float) -> None:
+    def _leave_pool(self, front: "ModelFront", priority: Priority, entered: float) -> None:
         front.pool_busy -= 1
         self._leave(front, priority, entered)
         self._use_pool(front)
 
-    def _leave(self, front: "_Front", priority: Priority, entered: float) -> None:
+    def _leave(self, front: "ModelFront", priority: Priority, entered: float) -> None:
         front.limit.leave(priority, entered, True)
-        self.tallies[priority].latencies.append(self._clock.seconds - entered)
+        self.tallies[priority].latencies.append(self.clock.seconds - entered)
 
     def _at(self, seconds: float, happen: Callable[[], None]) -> None:
         self._order += 1
         heapq.heappush(self._events, (seconds, self._order, happen))
 
 
-class _Front:
+class ModelFront:
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
         self.waiting: deque[float] = deque()
