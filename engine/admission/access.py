@@ -190,6 +190,7 @@ class AccessRules:
         self._users: dict[str, _BySale] = {}
         self._levels: list[_Level] = []
         self._known: dict[str, tuple[_BySale, ...]] = {}  # by address
+        self._reading = asyncio.Lock()  # A slow reader must not bring older rules back.
         self._stopped = asyncio.Event()
         self.is_empty = True
 
@@ -243,15 +244,16 @@ class AccessRules:
 
     async def refresh_once(self) -> int:
         """Reads the rules if they changed; returns how many were read. Raises StoreUnavailable."""
-        with postgres_errors():
-            version = await fetch_rules_version(self._pool)
-            if version == self._version:
-                return 0
-            shelf, count = await self._read()
-        self._version = version
-        self._users, self._levels, self._known = shelf.users, shelf.levels(), {}
-        self.is_empty = count == 0
-        return count
+        async with self._reading:
+            with postgres_errors():
+                version = await fetch_rules_version(self._pool)
+                if version == self._version:
+                    return 0
+                shelf, count = await self._read()
+            self._version = version
+            self._users, self._levels, self._known = shelf.users, shelf.levels(), {}
+            self.is_empty = count == 0
+            return count
 
     async def _read(self) -> tuple[_Shelf, int]:
         shelf, count, before = _Shelf(), 0, None
