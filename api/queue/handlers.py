@@ -1,0 +1,278 @@
+"""The door of a sale's waiting room: a ticket, a challenge to earn it with, and the draw's proof.
+
+Leaves polling to `polls`, which is hot, and the order of visitors to the engine's rooms.
+"""
+
+from random import SystemRandom
+from typing import Final, Self
+
+import msgspec
+from aiohttp import web
+from multidict import istr
+
+from api.answers import PERSONAL, Answer, personal, public, time_text
+from api.front import Front
+from api.http_client import AioHttpClient
+from api.patience import reading
+from api.problems import Code, FieldError, Refusal, invalid, problem
+from api.queue.bodies import DRAW_METHOD, EnterBody, OpenBody, ProofBody
+from api.queue.challenges import EARLY_SECONDS, Challenges, ProofFault
+from api.queue.screening import (
+    CONNECTIONS_MAX,
+    CaptchaService,
+    RiskService,
+    RiskVerdict,
+    Visitor,
+)
+from api.routing import Route
+from engine import metrics
+from engine.admission.access import Verdict
+from engine.admission.breaker import Breaker
+from engine.admission.room.settings import RoomSettings
+from engine.admission.room.store import Entered, EnterRefused, EnterWord, Proof
+from engine.core import Engine
+from engine.errors import UnknownSale
+from engine.model import SaleState
+from engine.sales import Sale
+from ext import Room
+
+QUEUE_TICKET: Final = istr("Queue-Ticket")
+USER_AGENT_MAX: Final = 512  # Characters that the risk service is told.
+FULL_SECONDS: Final = 600  # Sixteen million numbers are given: it does not get better soon.
+
+_TOO_EARLY: Final = "The room gives no tickets yet."
+_WANTS_PROOF: Final = "is needed: solve what GET …/queue/challenge gives"
+
+_decoder: Final = msgspec.json.Decoder(EnterBody)
+
+
+class Entrance:
+    """One front process's door to the waiting rooms of all sales. Its owner closes it."""
+
+    def __init__(
+        self,
+        challenges: Challenges,
+        risk: RiskService,
+        captcha: CaptchaService,
+        http: AioHttpClient,
+    ) -> None:
+        self._challenges = challenges
+        self._risk = risk
+        self._captcha = captcha
+        self.close = http.close
+
+    @classmethod
+    def of(cls, engine: Engine) -> Self:
+        settings, clock = engine.settings, engine.clock
+        assert settings.secret is not None, "Front.of refuses to go on without it"
+        required = settings.risk_required
+        http = AioHttpClient(
+            connections_max=CONNECTIONS_MAX, timeout_seconds=settings.risk_seconds_max
+        )
+        risk = RiskService(
+            http, Breaker("risk", clock, SystemRandom()), url=settings.risk_url, required=required
+        )
+        captcha = CaptchaService(
+            http,
+            Breaker("captcha", clock, SystemRandom()),
+            url=settings.captcha_url,
+            secret=settings.captcha_secret,
+            required=required,
+        )
+        return cls(Challenges(settings.secret, clock), risk, captcha, http)
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        return (
+            Route("POST", "/v1/sales/{sale}/queue", self.enter),
+            Route("GET", "/v1/sales/{sale}/queue/challenge", self.challenge),
+            Route("GET", "/v1/sales/{sale}/queue/proof", show_proof),
+        )
+
+    async def enter(self, front: Front, request: web.Request) -> Answer:
+        """201 with a ticket, or 200 with the number of an earlier one; says what a poll says."""
+        identity = front.caller(request)
+        body = await front.bodies.optional_json(request, _decoder, EnterBody())
+        sale = await _sale(front, request)
+        visitor = Visitor(
+            sale.sale_id,
+            identity.user_id,
+            front.address(request),
+            request.headers.get("User-Agent", "")[:USER_AGENT_MAX],
+        )
+        is_trusted = _is_trusted(front, visitor)
+        room = await _room_to_enter(front, sale)
+        if room is None:
+            return _no_room(front, sale)
+        holds_ticket = _holds_ticket(front, request, visitor)
+        proof = None
+        if not is_trusted and not holds_ticket:
+            proof = await self._screen(_settings(sale), visitor, body)
+        entered = await front.engine.rooms.store.enter(
+            sale.sale_id, identity.user_id, holds_ticket=holds_ticket, proof=proof
+        )
+        if isinstance(entered, EnterRefused):
+            return _refused(front, sale, entered.reason)
+        return _given(front, room, identity.user_id, entered)
+
+    async def challenge(self, front: Front, request: web.Request) -> Answer:
+        """A proof of work to do, for this caller and sale alone; 425 long before the room opens."""
+        identity = front.caller(request)
+        sale = await _sale(front, request)
+        now_ms = front.engine.clock.now_ms()
+        wait_ms = _tickets_from_ms(sale) - EARLY_SECONDS * 1000 - now_ms
+        if wait_ms > 0:
+            return problem(Code.NOT_STARTED, _TOO_EARLY, retry_after_s=wait_ms / 1000)
+        _check_not_over(sale, now_ms)
+        made = self._challenges.make(
+            sale.sale_id,
+            identity.user_id,
+            difficulty=_settings(sale).proof_difficulty,
+            counts_from_ms=_tickets_from_ms(sale),
+        )
+        return personal(made)
+
+    async def _screen(
+        self, settings: RoomSettings, visitor: Visitor, body: EnterBody
+    ) -> Proof | None:
+        """The proof of work that this visitor brings, if any. Raises Refusal if something is missing."""
+        proof = self._proof_in(body, visitor)  # Cheap: before others are asked.
+        if proof is None and settings.proof_difficulty:
+            raise _unfit("altcha", _WANTS_PROOF)
+        if settings.captcha and body.captcha is None:
+            raise _unfit("captcha", "is needed")
+        verdict = await self._risk.judge(visitor)
+        if verdict is RiskVerdict.DENY:
+            raise _forbidden("risk")
+        if verdict is RiskVerdict.CHALLENGE and proof is None:
+            raise _unfit("altcha", _WANTS_PROOF)
+        if settings.captcha and not await self._captcha.passes(body.captcha or "", visitor.address):
+            raise _unfit("captcha", "was not passed: solve a new one")
+        return proof
+
+    def _proof_in(self, body: EnterBody, visitor: Visitor) -> Proof | None:
+        if body.altcha is None:
+            return None
+        found = self._challenges.verify(body.altcha, visitor.sale_id, visitor.user_id)
+        if isinstance(found, ProofFault):
+            raise _unfit("altcha", found.value)
+        return found
+
+
+async def show_proof(front: Front, request: web.Request) -> Answer:
+    """What anyone needs to recompute the draw; with a ticket, also its number and place."""
+    sale = await _sale(front, request)
+    engine, settings = front.engine, _settings(sale)
+    room = await engine.rooms.follow(sale)
+    look = None if room is None else room.look
+    ticket = engine.rooms.tickets.read(_ticket_of(request))
+    number = ticket.number if ticket is not None and ticket.sale_id == sale.sale_id else None
+    proof = ProofBody(
+        sale_id=sale.sale_id,
+        order=settings.order.value,
+        method=DRAW_METHOD,
+        seed_hash=settings.seed_hash,
+        opens_at=time_text(sale.opens_at_ms),
+        server_time=time_text(engine.clock.now_ms()),
+        drawn=None if look is None else look.drawn,
+        seed=None if look is None else look.seed,
+        number=number,
+        place=None if room is None or number is None else room.place_of(number),
+    )
+    return public(proof) if number is None else personal(proof)
+
+
+async def _sale(front: Front, request: web.Request) -> Sale:
+    async with reading():
+        sale = await front.engine.directory.get(request.match_info["sale"])
+    if sale is None:
+        raise UnknownSale
+    return sale
+
+
+def _settings(sale: Sale) -> RoomSettings:
+    return sale.room or RoomSettings()
+
+
+def _tickets_from_ms(sale: Sale) -> int:
+    return sale.opens_at_ms - _settings(sale).prequeue_seconds * 1000
+
+
+def _is_trusted(front: Front, visitor: Visitor) -> bool:
+    """Whether operators trust this visitor. Raises Refusal if they deny him."""
+    verdict = front.engine.access.verdict(visitor.user_id, visitor.address, visitor.sale_id)
+    if verdict is Verdict.DENY:
+        raise _forbidden("denied")
+    return verdict is Verdict.ALLOW
+
+
+async def _room_to_enter(front: Front, sale: Sale) -> Room | None:
+    """The room, if there is one and it gives tickets now; None if there is none. Raises Refusal."""
+    if not _settings(sale).on:
+        return None
+    now_ms = front.engine.clock.now_ms()
+    _check_not_over(sale, now_ms)
+    wait_ms = _tickets_from_ms(sale) - now_ms
+    if wait_ms > 0:
+        raise Refusal(Code.NOT_STARTED, _TOO_EARLY, retry_after_s=wait_ms / 1000)
+    room = await front.engine.rooms.follow(sale)
+    if room is None:  # Letting people pass would help nobody: reserving asks for tickets.
+        raise Refusal(Code.UNAVAILABLE, "The room is being set up. Nothing was done; try again.")
+    return room
+
+
+def _check_not_over(sale: Sale, now_ms: int) -> None:
+    if now_ms >= sale.closes_at_ms or sale.state is SaleState.CLOSED:
+        raise Refusal(Code.SALE_ENDED)
+
+
+def _ticket_of(request: web.Request) -> bytes | None:
+    text = request.headers.get(QUEUE_TICKET)
+    return text.encode() if text is not None and text.isascii() else None
+
+
+def _holds_ticket(front: Front, request: web.Request, visitor: Visitor) -> bool:
+    """Whether an older ticket came along: genuine, this visitor's, and still good."""
+    ticket = front.engine.rooms.tickets.read(_ticket_of(request))
+    return (
+        ticket is not None
+        and (ticket.sale_id, ticket.user_id) == (visitor.sale_id, visitor.user_id)
+        and ticket.expires_s * 1000 > front.engine.clock.now_ms()
+    )
+
+
+def _given(front: Front, room: Room, user_id: str, entered: Entered) -> Answer:
+    metrics.queue_tickets.labels("kept" if entered.kept else "given").inc()
+    ticket, body = room.issue(user_id, entered.number, front.engine.clock.now_ms() / 1000)
+    headers = (*PERSONAL, (QUEUE_TICKET, ticket.decode()))
+    return Answer(200 if entered.kept else 201, body, headers)
+
+
+def _refused(front: Front, sale: Sale, word: EnterWord) -> Answer:
+    """Redis knows better than our copies of the sale and its room."""
+    match word:
+        case EnterWord.ROOM_OFF:
+            return _no_room(front, sale)
+        case EnterWord.TOO_EARLY:
+            wait_ms = _tickets_from_ms(sale) - front.engine.clock.now_ms()
+            return problem(Code.NOT_STARTED, _TOO_EARLY, retry_after_s=wait_ms / 1000)
+        case EnterWord.ENDED:
+            return problem(Code.SALE_ENDED)
+        case EnterWord.PROOF_USED:
+            raise _unfit("altcha", "was used before: solve a new challenge")
+        case EnterWord.FULL:
+            return problem(Code.OVERLOADED, "The room is full.", retry_after_s=FULL_SECONDS)
+
+
+def _no_room(front: Front, sale: Sale) -> Answer:
+    return personal(OpenBody.at(sale.sale_id, front.engine.clock.now_ms()))
+
+
+def _unfit(field: str, complaint: str) -> Refusal:
+    metrics.refused.labels(field).inc()
+    return Refusal.of(invalid([FieldError(field, complaint)]))
+
+
+def _forbidden(reason: str) -> Refusal:
+    metrics.refused.labels(reason).inc()
+    return Refusal(Code.FORBIDDEN, "This shop does not let you in.")
