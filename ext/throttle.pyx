@@ -46,6 +46,9 @@ cdef enum:
     # that long was killed in the act, and all that is lost is one charge.
     YIELDS_MAX = 10_000
 
+# A day: no bucket takes so long to fill. What is beyond is from before the clock began anew, as it
+# does with the machine.
+cdef int64_t HORIZON = 86_400 * <int64_t>NS
 cdef uint64_t UNLOCKED = ~<uint64_t>1
 
 MAGIC = b"doorbust"
@@ -53,16 +56,12 @@ VERSION = 1  # Of the file and of the hash below. Another one is left alone.
 HEADER = Struct("<8sQQQQ")  # magic, version, sets, key
 
 
-def header_of(sets, key):
-    return HEADER.pack(MAGIC, VERSION, sets, *key)
-
-
 def make_file(path, size, sets):
     """Makes the file whole or not at all; whoever is first makes it."""
     descriptor, made = mkstemp(prefix=".clients-", dir=os.path.dirname(path) or ".")
     try:
         os.posix_fallocate(descriptor, 0, size)  # A full disk is told now, not by SIGBUS later.
-        os.pwrite(descriptor, header_of(sets, fresh_key()), 0)
+        os.pwrite(descriptor, HEADER.pack(MAGIC, VERSION, sets, *fresh_key()), 0)
         with suppress(FileExistsError):
             os.link(made, path)
     finally:
@@ -155,12 +154,14 @@ cdef inline int place_of(ClientSet* home, uint64_t mark) noexcept:
     return -1
 
 
-cdef inline int lightest(ClientSet* home) noexcept:
-    """The place whose bucket is full soonest; an empty one before all."""
+cdef inline int lightest(ClientSet* home, int64_t now) noexcept:
+    """The place whose bucket is full soonest; before all an empty one, or one that no clock set."""
     cdef int place, found = 0
-    for place in range(1, WAYS):
-        if home.full_at[place] < home.full_at[found]:
-            found = place
+    cdef int64_t weight, least = now + HORIZON
+    for place in range(WAYS):
+        weight = home.full_at[place] if home.full_at[place] <= now + HORIZON else 0
+        if weight < least:
+            found, least = place, weight
     return found
 
 
@@ -220,7 +221,7 @@ cdef class ClientTable:
         if excess <= 0:
             excess = 0
             if place < 0:
-                place = lightest(home)
+                place = lightest(home, now)
                 home.marks[place] = mark | (home.marks[place] & LOCKED if place == 0 else 0)
             home.full_at[place] = full_at
         self._unlock(home)

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 WAYS: Final = 8
 NS: Final = 1_000_000_000
+HORIZON: Final = 86_400 * NS  # No bucket takes so long to fill: the clock began anew since.
 
 
 class _Clock(Protocol):
@@ -55,7 +56,8 @@ class ClientTable:
         if full_at > now + tolerance:
             return full_at - now - tolerance
         if place is None:
-            place = home.full_at.index(min(home.full_at))
+            weights = [at if at <= now + HORIZON else 0 for at in home.full_at]
+            place = weights.index(min(weights))
             home.marks[place] = mark
         home.full_at[place] = full_at
         return 0

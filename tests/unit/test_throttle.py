@@ -110,6 +110,18 @@ def test_where_a_set_is_full_the_one_soonest_forgotten_anyway_goes() -> None:
     assert len(table) == WAYS
 
 
+def test_those_from_before_a_machine_started_anew_keep_nobody_out() -> None:
+    clock = ManualClock()
+    table = ClientTable(WAYS)
+    throttle = Throttle(clock, per_second=1, burst=2, table=table)
+    for number in range(WAYS):
+        throttle.admit(f"old-{number}")
+    clock.advance(seconds=-10 * 86_400)
+    for number in range(WAYS):
+        throttle.admit(f"new-{number}")
+    assert [throttle.state(f"new-{number}")[0] for number in range(WAYS)] == [1] * WAYS
+
+
 def test_throttles_of_one_table_are_told_apart_by_their_kinds() -> None:
     clock, table = ManualClock(), ClientTable(1000)
     users, addresses = (
