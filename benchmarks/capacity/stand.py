@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,7 @@ class Stand:
 
     folder: Path
     settings: Settings
+    postgres_url: str  # the database itself, whatever the engine reaches it through
     port: int
     hops: dict[str, list[int]]
     tokens_file: Path
@@ -99,8 +100,11 @@ def stand(
     durability: Durability = Durability.STRICT,
     buyers: int = BUYERS,
     shared: bool = False,
+    changes: Mapping[str, object] | None = None,
+    wire: Callable[[str], str] = str,
 ) -> Iterator[Stand]:
-    """An engine with a Redis and a database of its own; gone afterwards."""
+    """An engine with a Redis and a database of its own; gone afterwards. `changes` are settings that
+    are not the default; `wire` makes of the database's URL the one that the engine is given."""
     cores, (_, generator_cores) = engine_cores(shared=shared), split_cores()
     with temporary_folder() as folder, contextlib.ExitStack() as stack:
         with on_cores(cores):
@@ -111,11 +115,12 @@ def stand(
             settings = Settings(
                 data_dir=str(folder),
                 redis_url=redis.url,
-                postgres_url=postgres_url,
+                postgres_url=wire(postgres_url),
                 secret=SECRET,
                 durability=durability,
                 port=free_port(),
             )
+            settings = msgspec.structs.replace(settings, **(changes or {}))
             front_pids = [stack.enter_context(_process("serve", settings)) for _ in range(fronts)]
             worker_pid = stack.enter_context(_process("work", settings))
         assert redis.pid is not None
@@ -124,6 +129,7 @@ def stand(
         yield Stand(
             folder=folder,
             settings=settings,
+            postgres_url=postgres_url,
             port=settings.port,
             hops=dict(zip(HOPS, hops, strict=True)),
             tokens_file=_write_tokens(folder, buyers),
@@ -134,7 +140,8 @@ def stand(
 
 async def open_engine(stand: Stand) -> Engine:
     """An engine of the benchmark's own: it puts sales up and checks them."""
-    return await Engine.open(msgspec.structs.replace(stand.settings, postgres_pool_max=2))
+    own = {"postgres_url": stand.postgres_url, "postgres_pool_max": 2}
+    return await Engine.open(msgspec.structs.replace(stand.settings, **own))
 
 
 async def _new_database(postgres: EmbeddedPostgres) -> str:
