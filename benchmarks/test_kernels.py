@@ -11,6 +11,7 @@ import pytest
 
 import ext.batch
 import ext.ids
+import ext.limit
 import ext.meter
 import ext.records
 import ext.throttle
@@ -21,9 +22,11 @@ from api.written import as_bytes, head_of
 from benchmarks import rig
 from benchmarks.doors import make_straight_path
 from benchmarks.test_holders import resident_bytes
+from engine.admission.limit import Priority
 from engine.clock import SystemClock
 from ext.plain import batch as plain_batch
 from ext.plain import ids as plain_ids
+from ext.plain import limit as plain_limit
 from ext.plain import meter as plain_meter
 from ext.plain import records as plain_records
 from ext.plain import throttle as plain_throttle
@@ -175,5 +178,33 @@ def test_meter(benchmark: Any, kernel: Any) -> None:
     def call() -> None:
         for _ in range(CALLS):
             meter.admit()
+
+    measure(benchmark, call, CALLS)
+
+
+@pytest.mark.benchmark(group="kernels: let a request into work and out again")
+@forms(ext.limit, plain_limit)
+def test_limit(benchmark: Any, kernel: Any) -> None:
+    limit = kernel.Limit(SystemClock(), floor=64, ceiling=4096, adaptive=True)
+    reserve = int(Priority.RESERVE)
+
+    def call() -> None:
+        for _ in range(CALLS):
+            limit.leave(reserve, limit.try_enter(reserve), True)
+
+    measure(benchmark, call, CALLS)
+
+
+@pytest.mark.benchmark(group="kernels: shed a request")
+@forms(ext.limit, plain_limit)
+def test_shed(benchmark: Any, kernel: Any) -> None:
+    limit = kernel.Limit(SystemClock(), floor=64, ceiling=64, adaptive=True)
+    browse = int(Priority.BROWSE)
+    while limit.try_enter(browse):
+        pass
+
+    def call() -> None:
+        for _ in range(CALLS):
+            limit.try_enter(browse)
 
     measure(benchmark, call, CALLS)

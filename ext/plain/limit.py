@@ -71,6 +71,7 @@ class Limit:
         self._noload = [0.0] * CLASSES  # Seconds; 0: not known yet.
         self._probing = self._reached = False
         self._probe_interval = PROBE_SECONDS
+        self._window_ends = 0.0
         self.limit = max(self._floor, min(START, ceiling)) if adaptive else ceiling
         self._learnt = float(self.limit)  # The limit, and …
         self._own = [float(places) for places in _places(self.limit)]  # the shares, unrounded.
