@@ -1,6 +1,7 @@
 """The typed face of the Lua scripts: reserve, confirm, release, restock, launch, configure, fence."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, cast
 
@@ -8,6 +9,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from engine import metrics
+from engine.admission.breaker import Breaker
 from engine.clock import Clock
 from engine.connections import redis_errors
 from engine.errors import Overloaded
@@ -110,13 +112,20 @@ class Inventory:
         *,
         batch_max: int,
         queue_max: int,
+        deadline_seconds: float = math.inf,
         link: Link | None = None,
+        breaker: Breaker | None = None,
     ) -> None:
-        """`link` carries the reserve calls; without one they share the client's pool."""
+        """`link` carries the reserve calls; without one they share the client's pool.
+
+        A call that waited longer than the deadline is refused. `breaker` is that of Redis.
+        """
         self._redis = redis
         self._clock = clock
         self._batch_max = batch_max
         self._queue_max = queue_max
+        self._deadline_seconds = deadline_seconds
+        self._breaker = breaker
         self._scripts = {name: LuaScript(name) for name in SCRIPT_NAMES}
         self._queues: dict[SaleRef, ReserveQueue] = {}
         self._link = link or PooledLink(redis)
@@ -127,8 +136,8 @@ class Inventory:
         """Takes units, all of them or none; the answer is final for this reservation id.
 
         `ticket` is as in `ReserveQueue.join`.
-        Raises Overloaded (nothing was done) or Unavailable (unknown: ask for the reservation, or
-        repeat the same request).
+        Raises Overloaded or CircuitOpen (nothing was done) or Unavailable (unknown: ask for the
+        reservation, or repeat the same request).
         """
         waiter = _FutureWaiter(request.reservation_id)
         self.queue(sale).join(
@@ -274,6 +283,9 @@ class Inventory:
             lambda batch: self._reserve(sale, batch),
             batch_max=self._batch_max,
             queue_max=self._queue_max,
+            deadline_seconds=self._deadline_seconds,
+            clock=self._clock,
+            breaker=self._breaker,
         )
         return queue
 

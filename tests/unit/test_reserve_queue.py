@@ -1,10 +1,14 @@
 """The queue of a sale's reservations, with a call that the test answers when it likes."""
 
 import asyncio
+from random import Random
+from typing import Any
 
 import pytest
 
-from engine.errors import Overloaded, RedisUnavailable, Unavailable
+from engine.admission.breaker import Breaker, BreakerState
+from engine.clock import ManualClock
+from engine.errors import CircuitOpen, Overloaded, RedisUnavailable, Unavailable
 from engine.inventory.queue import Replies, ReserveQueue
 from ext import ReserveBatch
 
@@ -136,3 +140,151 @@ async def test_a_stop_answers_what_was_accepted_and_refuses_the_rest() -> None:
     await queue.stop()
     with pytest.raises(Overloaded):
         join(queue, 1)
+
+
+def late_queue(call: Call, clock: ManualClock, **changes: Any) -> ReserveQueue:
+    """One that refuses after a second."""
+    wanted: dict[str, Any] = {"batch_max": 2, "queue_max": 100, "deadline_seconds": 1.0}
+    return ReserveQueue(call, clock=clock, **(wanted | changes))
+
+
+async def test_who_waited_beyond_the_deadline_is_refused_and_travels_nowhere() -> None:
+    call, clock = Call(), ManualClock()
+    queue = late_queue(call, clock)
+    in_flight = join(queue, 2)
+    held = await call.held()
+    late = join(queue, 3)
+
+    clock.advance(seconds=1.01)
+    held.set_result((UNTIL, [b"RESERVED"] * 2))
+
+    assert await told(in_flight) == [(UNTIL, b"RESERVED")] * 2
+    assert [type(answer) for answer in await told(late)] == [Overloaded] * 3
+    again = join(queue, 1)
+    await call.answer()
+    assert await told(again) == [(UNTIL, b"RESERVED")]
+    assert call.sizes == [2, 1]
+
+
+async def test_a_sweep_refuses_the_late_while_a_call_hangs() -> None:
+    call, clock = Call(), ManualClock()
+    queue = late_queue(call, clock)
+    in_flight = join(queue, 1)
+    held = await call.held()
+    waiters = join(queue, 5)
+
+    clock.advance(seconds=0.9)
+    assert queue.sweep_once() == 0
+    clock.advance(seconds=0.2)
+    assert queue.sweep_once() == 5
+
+    assert [type(answer) for answer in await told(waiters)] == [Overloaded] * 5
+    held.set_result((UNTIL, [b"RESERVED"]))
+    assert await told(in_flight) == [(UNTIL, b"RESERVED")]
+    assert queue.sweep_once() == 0
+
+
+async def test_sweeps_part_those_who_came_at_different_times() -> None:
+    call, clock = Call(), ManualClock()
+    queue = late_queue(call, clock, batch_max=20)
+    join(queue, 1)
+    held = await call.held()
+    early = join(queue, 3)
+    clock.advance(seconds=0.5)
+    queue.sweep_once()
+    late = join(queue, 4)
+
+    clock.advance(seconds=0.6)
+    assert queue.sweep_once() == 3
+    held.set_result((UNTIL, [b"RESERVED"]))
+    await call.answer()
+
+    assert [type(answer) for answer in await told(early)] == [Overloaded] * 3
+    assert await told(late) == [(UNTIL, b"RESERVED")] * 4
+
+
+async def test_the_first_after_a_quiet_hour_is_not_late() -> None:
+    call, clock = Call(), ManualClock()
+    queue = late_queue(call, clock)
+    clock.advance(seconds=3600)
+    for _ in range(2):
+        waiters = join(queue, 1)
+        await call.answer()
+        assert await told(waiters) == [(UNTIL, b"RESERVED")]
+        clock.advance(seconds=3600)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4])
+async def test_batches_parted_by_time_fill_the_queue_no_further(at_once: int) -> None:
+    call, clock = Call(), ManualClock()
+    queue = late_queue(call, clock, batch_max=4, queue_max=12, deadline_seconds=8.0)
+    join(queue, 1)
+    held = await call.held()
+    waiters: list[Waiter] = []
+
+    def fill() -> None:
+        for _ in range(7):
+            for _ in range(at_once):
+                waiters.extend(join(queue, 1))
+            clock.advance(seconds=1)
+            assert queue.sweep_once() == 0
+
+    if at_once == 1:
+        fill()
+        assert len(waiters) == 7
+    else:
+        with pytest.raises(Overloaded):
+            fill()
+        assert 8 < len(waiters) <= 12
+    held.set_result((UNTIL, [b"RESERVED"]))
+
+
+async def test_sweeping_goes_on_by_itself_while_somebody_waits() -> None:
+    call = Call()
+    queue = ReserveQueue(call, batch_max=2, queue_max=100, deadline_seconds=0.02)
+    join(queue, 1)
+    held = await call.held()
+    late = join(queue, 3)
+    assert [type(answer) for answer in await told(late)] == [Overloaded] * 3
+    held.set_result((UNTIL, [b"RESERVED"]))
+    await queue.stop()
+
+
+def opened_breaker(clock: ManualClock) -> Breaker:
+    breaker = Breaker("redis", clock, Random(1))
+    while breaker.state is BreakerState.CLOSED:
+        breaker.failed()
+    return breaker
+
+
+async def test_nobody_joins_while_the_breaker_is_open() -> None:
+    call, clock = Call(), ManualClock()
+    queue = ReserveQueue(call, batch_max=2, queue_max=9, breaker=opened_breaker(clock))
+    with pytest.raises(CircuitOpen):
+        join(queue, 1)
+    assert queue.idle
+    await queue.stop()
+    assert call.sizes == []
+
+
+async def test_calls_that_fail_open_the_breaker_and_a_probe_that_succeeds_closes_it() -> None:
+    call, clock = Call(), ManualClock()
+    breaker = Breaker("redis", clock, Random(1))
+    queue = ReserveQueue(call, batch_max=1, queue_max=99, clock=clock, breaker=breaker)
+    waiters = join(queue, 8)
+    while breaker.state is BreakerState.CLOSED:
+        (await call.held()).set_exception(RedisUnavailable("gone"))
+        await asyncio.sleep(0)
+    asked = len(call.sizes)
+    answers = await told(waiters)
+
+    assert [type(answer) for answer in answers[:asked]] == [RedisUnavailable] * asked
+    assert [type(answer) for answer in answers[asked:]] == [CircuitOpen] * (8 - asked)
+    with pytest.raises(CircuitOpen):
+        join(queue, 1)
+
+    clock.advance(seconds=1)
+    probe = join(queue, 1)
+    await call.answer()
+    assert await told(probe) == [(UNTIL, b"RESERVED")]
+    assert breaker.state is BreakerState.CLOSED
