@@ -10,6 +10,8 @@ from api.operations import handlers as operations
 from api.orders import handlers as orders
 from api.payments import handlers as payments
 from api.payments.providers import webhook_providers
+from api.queue import polls
+from api.queue.handlers import Entrance
 from api.reservations import handlers as reservations
 from api.routing import Route, add_routes, no_route
 from api.sales import handlers as sales
@@ -18,11 +20,13 @@ from api.webhooks import handlers as webhooks
 from engine.core import Engine
 
 FRONT: Final = web.AppKey("front", Front)
+ENTRANCE: Final = web.AppKey("entrance", Entrance)
 
 ROUTES: Final[tuple[Route, ...]] = (
     *users.ROUTES,
     *sales.ROUTES,
     *reservations.ROUTES,
+    *polls.ROUTES,
     *orders.ROUTES,
     *payments.ROUTES,
     *webhooks.ROUTES,
@@ -38,12 +42,14 @@ def make_app(engine: Engine) -> web.Application:
         middlewares=[no_route(front)], client_max_size=engine.settings.body_bytes_max
     )
     app[FRONT] = front
-    add_routes(app, front, ROUTES)
+    entrance = app[ENTRANCE] = Entrance.of(engine)
+    add_routes(app, front, (*ROUTES, *entrance.routes))
     app.on_cleanup.append(_close)
     return app
 
 
 async def _close(app: web.Application) -> None:
+    await app[ENTRANCE].close()
     front = app[FRONT]
-    front.counts.flush()
+    front.flush()
     front.passwords.close()

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from api.problems import Code, FieldError, Refusal, invalid
-from engine.admission import InFlightLimit
+from engine.admission.limit import AdmissionLimit, Priority
 
 JSON_TYPE: Final = "application/json"
 
@@ -50,20 +50,36 @@ def is_json(content_type: str | None) -> bool:
     return content_type is not None and content_type.partition(";")[0].strip().lower() == JSON_TYPE
 
 
+class Place:
+    """A request's place among those in work."""
+
+    __slots__ = ("entered", "measured", "priority")
+
+    def __init__(self, priority: Priority, entered: float) -> None:
+        self.priority = priority
+        self.entered = entered
+        self.measured = True  # What it takes says how busy this process is.
+
+
+PLACE: Final = web.RequestKey("place", Place)
+
+
 class BodyReader:
     """Reads bodies. Raises Refusal, and Overloaded: a body still on its way takes no place among
     the requests that are worked on, so clients that dawdle shed nobody."""
 
-    def __init__(self, bytes_max: int, in_flight: InFlightLimit) -> None:
+    def __init__(self, bytes_max: int, limit: AdmissionLimit) -> None:
         self._bytes_max = bytes_max
-        self._in_flight = in_flight
+        self._limit = limit
 
     async def raw(self, request: web.BaseRequest, bytes_max: int | None = None) -> bytes:
         """The bytes as they came."""
         limit = bytes_max or self._bytes_max
         body = arrived_body(request, limit)
         if body is None:
-            with self._in_flight.stepped_out():
+            place = request[PLACE]
+            place.measured = False  # By how fast its client sends.
+            with self._limit.stepped_out(place.priority):
                 body = await read_body(request, limit)
         if body is None:
             raise Refusal(Code.BODY_TOO_LARGE, f"At most {limit} bytes.")

@@ -15,6 +15,7 @@ class Counts:
         self.outcomes: Counter[str] = Counter()
         self.requests: Counter[tuple[str, int]] = Counter()
         self.shed: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
 
     def flush(self) -> None:
         for outcome, count in self.outcomes.items():
@@ -23,5 +24,7 @@ class Counts:
             metrics.requests.labels(route, str(status)).inc(count)
         for reason, count in self.shed.items():
             metrics.shed.labels(reason).inc(count)
-        for counter in (self.outcomes, self.requests, self.shed):
+        for reason, count in self.refused.items():
+            metrics.refused.labels(reason).inc(count)
+        for counter in (self.outcomes, self.requests, self.shed, self.refused):
             counter.clear()

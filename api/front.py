@@ -3,25 +3,45 @@
 import re
 import secrets
 from dataclasses import dataclass
+from random import Random
 from typing import Final, Self
 
 from aiohttp import web
 
+from api.answers import Answer
 from api.bodies import BodyReader
 from api.counts import Counts
-from api.problems import Code, Refusal
+from api.held import HeldAnswers
+from api.problems import Code, Refusal, spread, throttled
 from api.sales.shown import ShownSales
 from api.tokens import Identity, Role, Tokens
 from api.users.passwords import PasswordVault
-from engine.admission import InFlightLimit, Throttle
+from engine import metrics
+from engine.admission.access import Verdict
+from engine.admission.addresses import AddressReader
+from engine.admission.limit import AdmissionLimit
+from engine.admission.throttle import Throttle, Throttles
 from engine.core import Engine
-from engine.errors import ConfigError
+from engine.errors import ConfigError, RedisUnavailable
 from engine.model import parse_public_id
 from engine.payment.provider import Provider
+from engine.sales import Sale
+from ext import Meter, Room
 
 FORGERY_LOG_SECONDS: Final = 10  # Anyone may forge webhooks; nobody may fill the log with them.
 
+# What a request paid for on the straight path (ext/straight.pyx).
+USER_PAID: Final = 1
+ADDRESS_PAID: Final = 2
+PACE_PAID: Final = 4
+
 _BEARER: Final = "Bearer "
+_TICKET_FAULTS: Final = {
+    "forged": "It is no ticket that was given here.",
+    "foreign": "It is another sale's or another user's ticket.",
+    "expired": "The ticket has expired: take a new one.",
+}
+_SPREAD: Final = frozenset({Code.OVERLOADED.value, Code.UNAVAILABLE.value})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{8,64}")
 
 
@@ -51,10 +71,13 @@ class Front:
 
     engine: Engine
     tokens: Tokens
-    in_flight: InFlightLimit
-    throttle: Throttle
-    anonymous_throttle: Throttle
+    limit: AdmissionLimit
+    meter: Meter
+    throttles: Throttles
+    addresses: AddressReader
     forgery_log_throttle: Throttle
+    held: HeldAnswers
+    dice: Random
     passwords: PasswordVault
     providers: dict[str, Provider]
     bodies: BodyReader
@@ -69,44 +92,64 @@ class Front:
         settings = engine.settings
         if settings.secret is None:
             raise ConfigError(["DOORBUSTER_SECRET is not set: tokens cannot be verified."])
-        in_flight = InFlightLimit(settings.in_flight_max)
+        limit = AdmissionLimit.of(settings, engine.clock)
         return cls(
             engine=engine,
             tokens=Tokens(settings.secret, engine.clock),
-            in_flight=in_flight,
-            throttle=Throttle(
-                engine.clock,
-                per_second=settings.throttle_per_second,
-                burst=settings.throttle_burst,
-            ),
-            anonymous_throttle=Throttle(
-                engine.clock,
-                per_second=settings.anonymous_per_second,
-                burst=settings.anonymous_burst,
-            ),
+            limit=limit,
+            meter=engine.meter,
+            throttles=Throttles.of(settings, engine.clock),
+            addresses=AddressReader.of(settings),
             forgery_log_throttle=Throttle(
-                engine.clock, per_second=1 / FORGERY_LOG_SECONDS, burst=1
+                engine.clock, per_second=1 / FORGERY_LOG_SECONDS, burst=1, clients_max=8
             ),
+            held=HeldAnswers(settings.shed_hold_seconds),
+            dice=Random(),  # noqa: S311  # Spreads returns; hides nothing.
             passwords=PasswordVault(settings.password_threads),
             providers=providers,
-            bodies=BodyReader(settings.body_bytes_max, in_flight),
+            bodies=BodyReader(settings.body_bytes_max, limit),
             shown_sales=ShownSales(engine.directory, engine.live_stock, engine.clock),
             request_ids=RequestIds(),
             counts=Counts(),
         )
 
-    def caller(self, request: web.BaseRequest) -> Identity:
-        """Who calls, within the caller's rate. Raises Refusal."""
-        return self.caller_by(request.headers.get("Authorization"))
+    def caller(self, request: web.BaseRequest, sale_id: str | None = None) -> Identity:
+        """Who calls, if nothing is against it. Raises Refusal."""
+        authorization = request.headers.get("Authorization")
+        return self.caller_by(authorization, self.address(request), sale_id)
 
-    def caller_by(self, authorization: str | None) -> Identity:
-        """As `caller`, by the Authorization header alone."""
+    def caller_by(
+        self, authorization: str | None, address: str, sale_id: str | None = None, paid: int = 0
+    ) -> Identity:
+        """As `caller`, by the Authorization header alone. What is `paid` is not asked for again."""
         identity = self.identify(authorization)
         if identity is None:
             raise Refusal(Code.UNAUTHENTICATED)
-        if wait_s := self.throttle.admit(identity.user_id):
-            raise Refusal(Code.THROTTLED, retry_after_s=wait_s)
+        self._admit(identity.user_id, address, sale_id, paid)
         return identity
+
+    def address(self, request: web.BaseRequest) -> str:
+        """Where the request comes from, by what trusted proxies say."""
+        said = (_all_of(request, name) for name in ("Forwarded", "X-Forwarded-For"))
+        return self.addresses.client(request.remote or "", *said)
+
+    def _admit(self, user_id: str, address: str, sale_id: str | None, paid: int) -> None:
+        access = self.engine.access
+        verdict = None if access.is_empty else access.verdict(user_id, address, sale_id)
+        if verdict is Verdict.DENY:
+            self.counts.refused["denied"] += 1
+            raise Refusal(Code.FORBIDDEN, "The operator lets this client in no more.")
+        if verdict is Verdict.ALLOW:
+            return
+        if not paid & USER_PAID:
+            self._charge("user", self.throttles.user, user_id)
+        if not paid & ADDRESS_PAID and not self.addresses.is_unthrottled(address):
+            self._charge("address", self.throttles.address, address)
+
+    def _charge(self, kind: str, throttle: Throttle, client: str) -> None:
+        if wait_s := throttle.admit(client):
+            self.counts.refused[f"throttled_{kind}"] += 1
+            raise Refusal.of(throttled(wait_s, throttle.policy, throttle.standing(client)))
 
     def operator(self, request: web.BaseRequest) -> Identity:
         """The caller, who must be an operator. Raises Refusal."""
@@ -126,8 +169,55 @@ class Front:
 
     def admit_anonymous(self, request: web.BaseRequest) -> None:
         """Lets a caller without a token in, at the rate of its address. Raises Refusal."""
-        if wait_s := self.anonymous_throttle.admit(request.remote or ""):
-            raise Refusal(Code.THROTTLED, retry_after_s=wait_s)
+        self._charge("anonymous", self.throttles.anonymous, self.address(request))
+
+    def admit_login(self, email: str) -> None:
+        """Lets a password be tried, at the account's rate, whoever tries. Raises Refusal."""
+        self._charge("account", self.throttles.account, email.lower())
+
+    async def room_of(self, sale: Sale) -> Room | None:
+        """The sale's waiting room; None if it has none that is on. Raises Unavailable."""
+        if sale.room is None or not sale.room.on:
+            return None
+        room = self.engine.rooms.peek(sale) or await self.engine.rooms.follow(sale)
+        if room is not None and not room.known:
+            raise RedisUnavailable(f"Nothing is known of the waiting room of {sale.sale_id} yet.")
+        # The look is newer than the copy of the sale.
+        return room if room is not None and room.on else None
+
+    def ticket_refused(self, room: Room, ticket: bytes | None, user_id: str) -> Refusal:
+        """Why a queue ticket does not help."""
+        code = Code.TICKET_REQUIRED if ticket is None else Code.TICKET_INVALID
+        why = room.why(ticket, user_id, self.engine.clock.now_ms() / 1000)
+        self.counts.refused[code.value] += 1
+        return Refusal(code, _TICKET_FAULTS.get(why, ""))
+
+    def count_shed(self) -> None:
+        """A request was refused before anything was looked at: too many are in work."""
+        self.counts.shed["in_flight"] += 1
+        self.counts.refused["limit"] += 1
+
+    def flush(self) -> None:
+        """Hands what was counted, and what is going on, to the metrics."""
+        self.counts.flush()
+        metrics.limit.set(self.limit.limit)
+        metrics.in_flight.set(self.limit.in_flight)
+
+    def spread(self, answer: Answer) -> Answer:
+        """The answer as it goes out: those shed together are not told to return together."""
+        return spread(answer, self.dice) if answer.label in _SPREAD else answer
+
+
+def _all_of(request: web.BaseRequest, name: str) -> str | None:
+    """A list header, in one line however many it came in (RFC 9110 §5.3)."""
+    lines = request.headers.getall(name, ())
+    return ", ".join(lines) if lines else None
+
+
+def ticket_of(request: web.BaseRequest) -> bytes | None:
+    """The queue ticket that was sent, as it came."""
+    text = request.headers.get("Queue-Ticket")
+    return None if text is None else text.encode("utf-8", "surrogateescape")
 
 
 def order_ids(request: web.Request, name: str) -> tuple[str, str]:

@@ -5,13 +5,16 @@ The gate (ext/gate.pyx) speaks HTTP; here its requests meet the handlers and bec
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Final
 
 from api.answers import JSON, PERSONAL, Answer, time_text
+from api.bodies import Place
 from api.connection import ConnectionGuards
 from api.front import Front, fresh_prefix
 from api.patience import reading
-from api.problems import Code, Refusal, problem, problem_of
+from api.problems import Refusal, problem_of
+from api.queue.polls import POLL, PollCall, place_shown
 from api.reservations.decision import (
     REFUSALS,
     ReserveCall,
@@ -19,12 +22,14 @@ from api.reservations.decision import (
     answer_to_reply,
     items_json,
     reserve,
+    too_fast,
     wanted_items,
 )
 from api.reservations.handlers import reservation_shown
-from api.routing import answered
+from api.routing import OVERLOADED, answered, held, is_work
 from api.sales.handlers import sale_shown
 from api.written import as_bytes, head_of, http_date
+from engine.admission.limit import Priority
 from engine.errors import DoorbusterError, Overloaded, Unavailable
 from engine.inventory.inventory import read_reply
 from engine.model import Outcome
@@ -39,10 +44,10 @@ SALE_KNOWN_SECONDS: Final = (
     0.5  # Then the directory, which is a second old at most, is asked again.
 )
 
-OVERLOADED: Final = problem(Code.OVERLOADED)
 SALE: Final = int(Kind.SHOW_SALE)
 RESERVE: Final = "POST /v1/sales/{sale}/reservations"
 SHOW_SALE: Final = "GET /v1/sales/{sale}"
+SHOW_QUEUE: Final = f"GET {POLL}"
 SHOW_RESERVATION: Final = "GET /v1/reservations/{reservation}"
 
 
@@ -57,11 +62,18 @@ class GateDoors:
         self.straight = StraightPath(
             self,
             user_until=front.tokens.user_until,
-            throttle=front.throttle,
-            in_flight=front.in_flight,
+            user_throttle=front.throttles.user,
+            address_throttle=front.throttles.address,
+            addresses=front.addresses,
+            access=front.engine.access,
+            limit=front.limit,
+            meter=front.meter,
             memory=front.engine.memory,
+            peek_room=front.engine.rooms.peek,
+            ticket_required=Outcome.TICKET_REQUIRED,
             now_ms=front.engine.clock.now_ms,
             head=head_of(201, PERSONAL),
+            shown_head=head_of(200, PERSONAL),
             id_prefix=f"{fresh_prefix()}-".encode(),
             known_max=KNOWN_MAX,
             users_max=USERS_MAX,
@@ -75,8 +87,9 @@ class GateDoors:
             answer = self._front.shown_sales.peek(request.name)
             if answer is not None:
                 return self._written(request, SHOW_SALE, answer)
-            return self._begin(request, SHOW_SALE, self._show_sale(request))
-        return self._begin(request, SHOW_RESERVATION, self._show_reservation(request))
+            return self._begin(request, SHOW_SALE, Priority.BROWSE, self._show_sale(request))
+        showing = self._show_reservation(request)
+        return self._begin(request, SHOW_RESERVATION, Priority.PAYMENT, showing)
 
     def hand_over(self, transport: asyncio.Transport, data: bytes) -> None:
         """Gives a connection to aiohttp, with what it has sent of its next request."""
@@ -95,15 +108,30 @@ class GateDoors:
     def decide(self, request: Request) -> bytes | None:
         """A reserve call that is not straight. Those after it may be: a crowd wants the same."""
         self._learn(request)
-        return self._begin(request, RESERVE, self._reserve(request))
+        return self._begin(request, RESERVE, Priority.RESERVE, self._reserve(request))
 
-    def shed(self, request: Request) -> bytes:
+    def look_up(self, request: Request) -> bytes | None:
+        """A poll that is not straight."""
+        return self._begin(request, SHOW_QUEUE, Priority.BROWSE, self._show_queue(request))
+
+    def shown(self, request: Request, body: bytes) -> bytes:
+        return self._written(request, SHOW_QUEUE, Answer(200, body, PERSONAL))
+
+    def shed(self, request: Request) -> bytes | None:
         """Too many are in work: refused before anything is looked at."""
-        self._front.counts.shed["in_flight"] += 1
-        return self._written(request, RESERVE, OVERLOADED)
+        return self._shed(request, RESERVE)
+
+    def slow_down(self, request: Request, wait_s: float) -> bytes | None:
+        """More would be reserved than can be stored."""
+        answer = too_fast(self._front, wait_s)
+        self._front.counts.outcomes[answer.label] += 1
+        return self._held(request, RESERVE, answer)
 
     def refuse(self, request: Request, sale: Sale, outcome: Outcome) -> bytes:
-        return self._reserved(request, answer_to_refusal(self._engine, sale, outcome))
+        answer = answer_to_refusal(self._engine, sale, outcome)
+        if outcome is Outcome.TICKET_REQUIRED:
+            self._front.counts.refused[answer.label] += 1
+        return self._reserved(request, answer)
 
     def refusal_form(self, sale: Sale, outcome: Outcome) -> tuple[bytes, bytes] | None:
         """Head and body of a refusal that is always the same; None for one that tells the time."""
@@ -117,6 +145,8 @@ class GateDoors:
             answer = REFUSALS[outcome]
             self._front.counts.outcomes[answer.label] += count
             self._front.counts.requests[RESERVE, answer.status] += count
+            if outcome is Outcome.TICKET_REQUIRED:
+                self._front.counts.refused[answer.label] += count
 
     def conclude(self, request: Request, until_s: bytes, reply: bytes) -> bytes:
         said = read_reply(request.reservation_id, until_s, reply)
@@ -161,32 +191,49 @@ class GateDoors:
             self._front.counts.outcomes["reserved"] += accepted
             self._front.counts.requests[RESERVE, 201] += accepted
         self.count_refused(*self.straight.take_refused())
+        if polled := self.straight.take_polled():
+            self._front.counts.requests[SHOW_QUEUE, 200] += polled
 
     def _begin(
-        self, request: Request, route: str, answering: Coroutine[Any, Any, Answer]
+        self,
+        request: Request,
+        route: str,
+        priority: Priority,
+        answering: Coroutine[Any, Any, Answer],
     ) -> bytes | None:
-        if not self._front.in_flight.try_enter():
+        entered = self._front.limit.try_enter(priority)
+        if not entered:
             answering.close()
-            self._front.counts.shed["in_flight"] += 1
-            return self._written(request, route, OVERLOADED)
-        task = asyncio.create_task(self._finish(request, route, answering))
+            return self._shed(request, route)
+        place = Place(priority, entered)
+        task = asyncio.create_task(self._finish(request, route, place, answering))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return None
 
     async def _finish(
-        self, request: Request, route: str, answering: Coroutine[Any, Any, Answer]
+        self, request: Request, route: str, place: Place, answering: Coroutine[Any, Any, Answer]
     ) -> None:
         request_id = self._request_id(request)
         try:
-            answer = await answered(answering, request_id)
+            answer = await held(self._front, await self._in(place, answering, request_id))
             written = self._written(request, route, answer, request_id)
         except BaseException:
             request.abort()  # Nobody waits for an answer that will not come.
             raise
-        finally:
-            self._front.in_flight.leave()
         request.answer(written)
+
+    async def _in(
+        self, place: Place, answering: Coroutine[Any, Any, Answer], request_id: str
+    ) -> Answer:
+        """The answer. The place is free again then, whatever happens."""
+        measured = False
+        try:
+            answer = await answered(answering, request_id)
+            measured = is_work(answer)
+        finally:
+            self._front.limit.leave(place.priority, place.entered, measured)
+        return answer
 
     async def _show_sale(self, request: Request) -> Answer:
         async with reading():
@@ -194,18 +241,30 @@ class GateDoors:
 
     async def _show_reservation(self, request: Request) -> Answer:
         async with reading():
-            return await reservation_shown(self._front, _text(request.authorization), request.name)
+            return await reservation_shown(
+                self._front, _text(request.authorization), self._address_of(request), request.name
+            )
+
+    async def _show_queue(self, request: Request) -> Answer:
+        user_id = self._caller_of(request, request.name)
+        call = PollCall(user_id, request.name, request.queue_ticket)
+        async with reading():
+            answer = await place_shown(self._front, call)
+        if (sale := self._engine.directory.peek(request.name)) is not None:
+            self._learn_sale(sale)
+        return answer
 
     async def _reserve(self, request: Request) -> Answer:
-        identity = self._front.caller_by(_text(request.authorization))
         call = ReserveCall(
-            identity.user_id,
+            self._caller_of(request, request.name),
             request.name,
             _text(request.idempotency_key),
             _text(request.content_type),
             request.body,
+            request.queue_ticket,
+            request.paid,
         )
-        answer = await reserve(self._engine, call)
+        answer = await reserve(self._front, call)
         self._front.counts.outcomes[answer.label] += 1
         return answer
 
@@ -227,7 +286,30 @@ class GateDoors:
             queue = self._engine.inventory.queue(sale.ref)
         except Overloaded:
             return
-        self.straight.learn_sale(SaleDoor(sale, queue.join))
+        has_room = sale.room is not None and sale.room.on
+        self.straight.learn_sale(SaleDoor(sale, queue.join, has_room))
+
+    def _caller_of(self, request: Request, sale_id: str) -> str:
+        """The user. Raises Refusal."""
+        address = self._address_of(request)
+        authorization = _text(request.authorization)
+        return self._front.caller_by(authorization, address, sale_id, request.paid).user_id
+
+    def _address_of(self, request: Request) -> str:
+        said = (_text(request.forwarded), _text(request.x_forwarded_for))
+        return self._front.addresses.client(request.address, *said)
+
+    def _shed(self, request: Request, route: str) -> bytes | None:
+        self._front.count_shed()
+        return self._held(request, route, OVERLOADED)
+
+    def _held(self, request: Request, route: str, answer: Answer) -> bytes | None:
+        """None: the answer will be given in a moment, so that nobody asks again at once."""
+        later = partial(self._answer, request, route, answer)
+        return None if self._front.held.hold(later) else self._written(request, route, answer)
+
+    def _answer(self, request: Request, route: str, answer: Answer) -> None:
+        request.answer(self._written(request, route, answer))
 
     def _reserved(self, request: Request, answer: Answer) -> bytes:
         self._front.counts.outcomes[answer.label] += 1
@@ -236,6 +318,7 @@ class GateDoors:
     def _written(
         self, request: Request, route: str, answer: Answer, request_id: str | None = None
     ) -> bytes:
+        answer = self._front.spread(answer)
         self._front.counts.requests[route, answer.status] += 1
         if request_id is None and request.request_id is None and not self._front.stopping:
             head = head_of(answer.status, answer.headers)

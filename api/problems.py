@@ -180,16 +180,10 @@ def problem(
     return Answer(meaning.status, msgspec.json.encode(body), headers, code.value)
 
 
-def throttled(
-    policy: str, *, per_second: float, burst: int, wait_s: float, remaining: int, reset_s: float
-) -> Answer:
-    """429 with what the client may do under `policy` (draft-ietf-httpapi-ratelimit-headers)."""
+def throttled(wait_s: float, policy: str, standing: str) -> Answer:
+    """429 with the rule and where the client stands (draft-ietf-httpapi-ratelimit-headers-10)."""
     answer = problem(Code.THROTTLED, retry_after_s=wait_s)
-    headers = (
-        *answer.headers,
-        ("RateLimit-Policy", f'"{policy}";q={burst};w={max(1, round(burst / per_second))}'),
-        ("RateLimit", f'"{policy}";r={max(remaining, 0)};t={max(math.ceil(reset_s), 1)}'),
-    )
+    headers = (*answer.headers, ("RateLimit-Policy", policy), ("RateLimit", standing))
     return msgspec.structs.replace(answer, headers=headers)
 
 

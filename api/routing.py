@@ -9,11 +9,13 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from api.answers import Answer
+from api.bodies import PLACE, Place
 from api.front import Front
 from api.paths import check_path
 from api.patience import reading
 from api.problems import Code, Refusal, problem, problem_of
 from api.written import WrittenAnswer, is_writable
+from engine.admission.limit import Priority
 from engine.errors import DoorbusterError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -27,15 +29,21 @@ _CODES: Final = {
     417: Code.EXPECTATION_FAILED,
 }
 NO_ROUTE: Final = "none"
+OVERLOADED: Final = problem(Code.OVERLOADED)
 
 
 class Route(NamedTuple):
-    """One call of the HTTP contract. `always` exempts it from shedding: probes must be answered."""
+    """One call of the HTTP contract. `always` exempts it from shedding: probes must be answered.
+
+    What takes long by its nature, as hashing does, says nothing of the load: not `measured`.
+    """
 
     method: str
     path: str
     handler: Handler
     always: bool = False
+    priority: Priority = Priority.BROWSE
+    measured: bool = True
 
 
 def add_routes(app: web.Application, front: Front, routes: tuple[Route, ...]) -> None:
@@ -69,26 +77,50 @@ def _within_time(handler: Handler) -> Handler:
 def adapt(front: Front, route: Route) -> Callable[[Any], Awaitable[web.StreamResponse]]:
     """The route as aiohttp wants it: a request in, a response out, whatever happens."""
     name = f"{route.method} {route.path}"
-    handler, always, in_flight = route.handler, route.always, front.in_flight
+    work = _unlimited if route.always else _limited
 
     async def call(request: Any) -> web.StreamResponse:
         request_id = request_id_of(front, request)
-        if always:
-            answer = await answered(handler(front, request), request_id)
-        elif in_flight.try_enter():
-            try:
-                answer = await answered(handler(front, request), request_id)
-            finally:
-                in_flight.leave()
-        else:
-            front.counts.shed["in_flight"] += 1
-            answer = problem(Code.OVERLOADED)
+        answer = front.spread(await work(front, route, request, request_id))
         if type(request) is web.BaseRequest and is_writable(request) and not front.stopping:
             front.counts.requests[name, answer.status] += 1
             return WrittenAnswer(answer, request_id)
         return _respond(front, name, request_id, answer)
 
     return call
+
+
+async def _unlimited(front: Front, route: Route, request: Any, request_id: str) -> Answer:
+    return await answered(route.handler(front, request), request_id)
+
+
+async def _limited(front: Front, route: Route, request: Any, request_id: str) -> Answer:
+    """The answer of a request that was let in, or the refusal of one that was not."""
+    limit, priority = front.limit, route.priority
+    entered = limit.try_enter(priority)
+    if not entered:
+        front.count_shed()
+        return await held(front, OVERLOADED)
+    place = request[PLACE] = Place(priority, entered)
+    measured = False
+    try:
+        answer = await answered(route.handler(front, request), request_id)
+        measured = route.measured and place.measured and is_work(answer)
+    finally:
+        limit.leave(priority, entered, measured)
+    return await held(front, answer)
+
+
+async def held(front: Front, answer: Answer) -> Answer:
+    """The answer, after a moment if it was a shed request's. Takes no place meanwhile."""
+    if answer.label == OVERLOADED.label:
+        await front.held.wait()
+    return answer
+
+
+def is_work(answer: Answer) -> bool:
+    """Whether it took the engine's work to find the answer; most refusals take none."""
+    return answer.status < 400 or answer.status == 409
 
 
 def no_route(front: Front) -> Middleware:

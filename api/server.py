@@ -23,6 +23,8 @@ from api.counts import FLUSH_SECONDS
 from api.protocol import HttpConnection, quiet
 from api.reservations.handlers import hot_sale_id, make_reservation
 from api.routing import Route, adapt
+from api.upkeep import Upkeep
+from engine.admission.limit import Priority
 from engine.config import Settings
 from engine.core import Engine
 from engine.errors import ConfigError
@@ -46,7 +48,9 @@ STOP_STEP_SECONDS: Final = 0.01
 
 GC_THRESHOLDS: Final = (20_000, 10, 10)  # Some batches' worth of objects; Python's own is 700.
 
-HOT_ROUTE: Final = Route("POST", "/v1/sales/{sale}/reservations", make_reservation)
+HOT_ROUTE: Final = Route(
+    "POST", "/v1/sales/{sale}/reservations", make_reservation, priority=Priority.RESERVE
+)
 
 
 class HttpServer:
@@ -58,6 +62,7 @@ class HttpServer:
         self.app = make_app(engine)
         self._settings = engine.settings
         self.listener = listener
+        self._upkeep = Upkeep(engine)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -82,6 +87,7 @@ class HttpServer:
             request_seconds_max=settings.request_seconds_max,
         )
         self.gate = self._make_gate()
+        await self._upkeep.start()
         self._listening = await loop.create_server(
             self.gate or self.guards, sock=self.listener, backlog=BACKLOG
         )
@@ -104,12 +110,14 @@ class HttpServer:
         # One more turn takes in what the kernel has accepted already: closing would reset it.
         await asyncio.sleep(0)
         self._listening.close()
+        self.app[FRONT].held.stop()
         await self._say_goodbye()
         self._server.pre_shutdown()
         await asyncio.gather(self._server.shutdown(STOP_SECONDS_MAX), self._close_gate())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._upkeep.stop()
         if self.gate is not None:
             self._doors.flush_counts()
         await self._runner.cleanup()
@@ -189,7 +197,7 @@ class HttpServer:
             await asyncio.sleep(FLUSH_SECONDS)
             if self.gate is not None:
                 self._doors.flush_counts()
-            self.app[FRONT].counts.flush()
+            self.app[FRONT].flush()
 
 
 def _dispatcher(app: web.Application, rest: web.Server) -> Callable[..., Any]:

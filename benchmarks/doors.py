@@ -12,10 +12,13 @@ from api.answers import PERSONAL
 from api.tokens import Tokens
 from api.written import head_of, http_date
 from benchmarks import rig
-from engine.admission import InFlightLimit, Throttle
+from engine.admission.addresses import AddressReader
+from engine.admission.limit import AdmissionLimit
+from engine.admission.throttle import Throttle
 from engine.clock import SystemClock
+from engine.config import Settings
 from engine.inventory.queue import Replies, ReserveQueue
-from ext import ReserveBatch
+from ext import Meter, ReserveBatch
 from ext.gate import Gate, GateConnection
 from ext.straight import SaleDoor, StraightPath, Wish
 
@@ -53,6 +56,12 @@ class NoMemory:
         """Ask Redis."""
 
 
+class NoRules:
+    """Nobody is on a list."""
+
+    is_empty = True
+
+
 class Others:
     """What the straight path asks of others when all is well."""
 
@@ -68,11 +77,18 @@ def make_straight_path(users_max: int = KNOWN_MAX) -> StraightPath:
     return StraightPath(
         Others(),
         user_until=Tokens(rig.SECRET, clock).user_until,
-        throttle=Throttle(clock, per_second=1e9, burst=1_000_000),
-        in_flight=InFlightLimit(1_000_000),
+        user_throttle=Throttle(clock, per_second=1e9, burst=1_000_000),
+        address_throttle=Throttle(clock, per_second=1e9, burst=1_000_000),
+        addresses=AddressReader.of(Settings(unthrottled_networks="")),
+        access=NoRules(),
+        limit=AdmissionLimit(clock, floor=64, ceiling=1_000_000, adaptive=True),
+        meter=Meter(clock),
         memory=NoMemory(),
+        peek_room=lambda _: None,
+        ticket_required="TICKET_REQUIRED",
         now_ms=clock.now_ms,
         head=head_of(201, PERSONAL),
+        shown_head=head_of(200, PERSONAL),
         id_prefix=b"8c1d2e3f4a5b-",
         known_max=KNOWN_MAX,
         users_max=users_max,

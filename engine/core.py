@@ -1,10 +1,18 @@
 """Opens and closes everything one engine process needs, in order. Decides nothing."""
 
 from dataclasses import dataclass
+from random import SystemRandom
+from secrets import token_hex
 from typing import Self
 
 from redis.asyncio import Redis
 
+from engine.admission.access import AccessControl, AccessRules
+from engine.admission.breaker import Breaker
+from engine.admission.pulse import Pulse
+from engine.admission.room.control import RoomControl
+from engine.admission.room.rooms import Rooms
+from engine.admission.room.store import RoomStore
 from engine.clock import Clock, SystemClock
 from engine.config import Settings
 from engine.connections import connect_redis, verify_durability
@@ -17,6 +25,7 @@ from engine.orders import OrderService
 from engine.payment.service import PaymentService
 from engine.sales import LiveStock, SaleControl, SaleDirectory
 from engine.store.database import Pool, open_pool
+from ext import Meter
 
 
 @dataclass
@@ -35,6 +44,12 @@ class Engine:
     sales: SaleControl
     orders: OrderService
     payments: PaymentService
+    meter: Meter  # that `pulse` keeps at this process's share of the pace
+    pulse: Pulse
+    access: AccessRules
+    access_control: AccessControl
+    rooms: Rooms
+    room_control: RoomControl
 
     @classmethod
     async def open(
@@ -44,10 +59,13 @@ class Engine:
         if settings.redis_url is None or settings.postgres_url is None:
             raise ConfigError(["DOORBUSTER_REDIS_URL and DOORBUSTER_POSTGRES_URL are not known."])
         clock, ids = clock or SystemClock(), ids or RandomIds()
+        breakers = {name: Breaker(name, clock, SystemRandom()) for name in ("redis", "postgres")}
         redis = connect_redis(settings.redis_url, settings.redis_timeout_seconds)
         try:
             await verify_durability(redis, settings)
-            pool = await open_pool(settings.postgres_url, settings.postgres_pool_max)
+            pool = await open_pool(
+                settings.postgres_url, settings.postgres_pool_max, breakers["postgres"]
+            )
         except BaseException:
             await redis.aclose()
             raise
@@ -59,6 +77,9 @@ class Engine:
             link=RedisLink(redis),
         )
         directory = SaleDirectory(pool, clock)
+        meter = Meter(clock)
+        pulse = Pulse(redis, clock, ids.new("front"), meter)
+        room_store = RoomStore(redis, clock)
         return cls(
             settings=settings,
             clock=clock,
@@ -72,6 +93,12 @@ class Engine:
             sales=SaleControl(pool, inventory, clock),
             orders=OrderService(pool, inventory, directory, clock),
             payments=PaymentService(pool, ids),
+            meter=meter,
+            pulse=pulse,
+            access=AccessRules(pool, clock),
+            access_control=AccessControl(pool, clock),
+            rooms=Rooms(room_store, directory, pulse, clock, settings.secret or token_hex()),
+            room_control=RoomControl(pool, room_store, clock),
         )
 
     async def close(self) -> None:

@@ -1,5 +1,5 @@
 cdef class Gate:
-    cdef readonly object reserve
+    cdef readonly object straight
     cdef readonly object doors
     cdef readonly object connections
     cdef object _make_parser
@@ -14,6 +14,8 @@ cdef class GateConnection:
     cdef object _transport
     cdef object _parser
     cdef readonly str address
+    cdef str client  # Who it is, where no header says another; with `standing`, for the straight path.
+    cdef int standing
     cdef bytes _rest
     cdef Request _awaited
     cdef Request _first
@@ -34,6 +36,9 @@ cdef class GateConnection:
     cdef bytes _idempotency_key
     cdef bytes _content_type
     cdef bytes _request_id
+    cdef bytes _queue_ticket
+    cdef bytes _x_forwarded_for
+    cdef bytes _forwarded
     cdef Py_ssize_t _length
     cdef unsigned int _seen
     cdef int _headers
@@ -47,6 +52,7 @@ cdef class GateConnection:
     cdef Request _read_head(self, bytes head, int kind)
     cdef bint _read_body(self, bytes body) except -1
     cdef int _see(self, unsigned int which) except -1
+    cdef int _kind_of_path(self, int kind) noexcept
     cdef str _name_of(self, int kind)
     cdef int _serve(self, Request request) except -1
     cdef int _flush(self) except -1
@@ -66,6 +72,9 @@ cdef class Request:
     cdef readonly bytes idempotency_key
     cdef readonly bytes content_type
     cdef readonly bytes request_id
+    cdef readonly bytes queue_ticket
+    cdef readonly bytes x_forwarded_for
+    cdef readonly bytes forwarded
     cdef readonly bytes body
     cdef Py_ssize_t length
     cdef GateConnection connection
@@ -73,6 +82,8 @@ cdef class Request:
     cdef bytes written
 
     # What the straight path found out.
+    cdef double entered
+    cdef public int paid
     cdef public object path
     cdef public object sale
     cdef public object wish

@@ -8,12 +8,13 @@ class Kind(IntEnum):
     RESERVE = 1
     SHOW_SALE = 2
     SHOW_RESERVATION = 3
+    SHOW_QUEUE = 4
 
 class Gate:
     stopping: bool
     def __init__(
         self,
-        reserve: Callable[[Request], bytes | None],
+        straight: Callable[[Request], bytes | None],
         doors: Any,
         connections: Any,
         make_parser: Callable[[Any], Any],
@@ -38,7 +39,11 @@ class Request:
     idempotency_key: bytes | None
     content_type: bytes | None
     request_id: bytes | None
+    queue_ticket: bytes | None
+    x_forwarded_for: bytes | None
+    forwarded: bytes | None
     body: bytes
+    paid: int
     path: Any
     sale: Any
     wish: Any

@@ -21,6 +21,7 @@ cpdef enum Kind:
     RESERVE = 1
     SHOW_SALE = 2
     SHOW_RESERVATION = 3
+    SHOW_QUEUE = 4
 
 cdef enum:
     UNDECIDED = -1
@@ -40,18 +41,25 @@ cdef enum:
     CONTENT_LENGTH = 16
     REQUEST_ID = 32
     USER_AGENT = 64
+    QUEUE_TICKET = 128
+    X_FORWARDED_FOR = 256
+    FORWARDED = 512
 
 cdef bytes RESERVE_START = b"POST /v1/sales/"
 cdef bytes SALE_START = b"GET /v1/sales/"
 cdef bytes RESERVATION_START = b"GET /v1/reservations/"
 cdef bytes RESERVE_END = b"/reservations"
+cdef bytes QUEUE_END = b"/queue"
 cdef Py_ssize_t SALES_LENGTH = len(b"/v1/sales/")
 cdef Py_ssize_t RESERVATIONS_LENGTH = len(b"/v1/reservations/")
 cdef bytes VERSION = b" HTTP/1.1\r\n"
 
 
 cdef int kind_of(const char* data, Py_ssize_t length) noexcept:
-    """What kind of call begins here; UNDECIDED while too few bytes say it."""
+    """What kind of call begins here; UNDECIDED while too few bytes say it.
+
+    The queue of a sale begins as the sale does: `_kind_of_path` knows when the path is read.
+    """
     cdef Py_ssize_t i
     cdef const char* starts[3]
     cdef Py_ssize_t lengths[3]
@@ -105,14 +113,14 @@ cdef bint is_plain_name(const char* text, Py_ssize_t length) noexcept:
 cdef class Gate:
     """What the gate's connections share.
 
-    `reserve(request)` and `doors.take(request)` return the answer's bytes, or None: then
-    `request.answer(bytes)` will be called. `doors.hand_over(transport, data)` finds a connection
+    `straight(request)`, for reservations and the queue, and `doors.take(request)`, for what is
+    shown, return the answer's bytes, or None: then `request.answer(bytes)` will be called. `doors.hand_over(transport, data)` finds a connection
     another protocol. `connections` counts them: `admit(connection)`, `leave(connection)`.
     """
 
-    def __init__(self, object reserve, object doors, object connections, object make_parser, *,
+    def __init__(self, object straight, object doors, object connections, object make_parser, *,
                  Py_ssize_t body_bytes_max, double request_seconds_max, double keepalive_seconds):
-        self.reserve = reserve
+        self.straight = straight
         self.doors = doors
         self.connections = connections
         self._make_parser = make_parser
@@ -281,6 +289,10 @@ cdef class GateConnection:
         elif length == 7:
             if strncasecmp(n, b"upgrade", 7) == 0:
                 self._odd = True
+        elif length == 9:
+            if strncasecmp(n, b"forwarded", 9) == 0:
+                self._see(FORWARDED)
+                self._forwarded = value
         elif length == 10:
             if strncasecmp(n, b"connection", 10) == 0:
                 if value_length != 10 or strncasecmp(v, b"keep-alive", 10) != 0:
@@ -294,6 +306,9 @@ cdef class GateConnection:
             elif strncasecmp(n, b"x-request-id", 12) == 0:
                 self._see(REQUEST_ID)
                 self._request_id = value
+            elif strncasecmp(n, b"queue-ticket", 12) == 0:
+                self._see(QUEUE_TICKET)
+                self._queue_ticket = value
             elif strncasecmp(n, b"max-forwards", 12) == 0:
                 self._odd = True
         elif length == 13:
@@ -312,6 +327,9 @@ cdef class GateConnection:
             if strncasecmp(n, b"idempotency-key", 15) == 0:
                 self._see(IDEMPOTENCY_KEY)
                 self._idempotency_key = value
+            elif strncasecmp(n, b"x-forwarded-for", 15) == 0:
+                self._see(X_FORWARDED_FOR)
+                self._x_forwarded_for = value
         elif length == 16:
             if (strncasecmp(n, b"content-location", 16) == 0
                     or strncasecmp(n, b"content-encoding", 16) == 0):
@@ -410,7 +428,8 @@ cdef class GateConnection:
         cdef Request request
         cdef str name
         self._url = self._authorization = self._idempotency_key = None
-        self._content_type = self._request_id = None
+        self._content_type = self._request_id = self._queue_ticket = None
+        self._x_forwarded_for = self._forwarded = None
         self._length = 0
         self._seen = 0
         self._headers = 0
@@ -430,6 +449,7 @@ cdef class GateConnection:
         if (PyBytes_GET_SIZE(head) < url_end + version
                 or memcmp(PyBytes_AS_STRING(head) + url_end, PyBytes_AS_STRING(VERSION), version)):
             return None
+        kind = self._kind_of_path(kind)
         name = self._name_of(kind)
         if name is None:
             return None
@@ -440,6 +460,9 @@ cdef class GateConnection:
         request.idempotency_key = self._idempotency_key
         request.content_type = self._content_type
         request.request_id = self._request_id
+        request.queue_ticket = self._queue_ticket
+        request.x_forwarded_for = self._x_forwarded_for
+        request.forwarded = self._forwarded
         request.length = self._length
         request.body = b""
         request.connection = self
@@ -453,22 +476,33 @@ cdef class GateConnection:
             return False
         return self._complete
 
+    cdef int _kind_of_path(self, int kind) noexcept:
+        """What the whole path asks for, where its beginning left two."""
+        cdef Py_ssize_t rest = PyBytes_GET_SIZE(self._url) - PyBytes_GET_SIZE(QUEUE_END)
+        if kind != SHOW_SALE or rest <= SALES_LENGTH:  # A sale may be called `queue`.
+            return kind
+        if memcmp(PyBytes_AS_STRING(self._url) + rest, PyBytes_AS_STRING(QUEUE_END),
+                  PyBytes_GET_SIZE(QUEUE_END)) == 0:
+            return SHOW_QUEUE
+        return kind
+
     cdef str _name_of(self, int kind):
         """The sale or reservation that the path names; None if the path is another."""
         cdef const char* url = PyBytes_AS_STRING(self._url)
         cdef Py_ssize_t length = PyBytes_GET_SIZE(self._url)
-        cdef Py_ssize_t tail
+        cdef Py_ssize_t tail = 0
         if kind == SHOW_RESERVATION:
             url += RESERVATIONS_LENGTH
             length -= RESERVATIONS_LENGTH
             return PyUnicode_DecodeASCII(url, length, NULL) if is_plain_name(url, length) else None
         if kind == RESERVE:
             tail = PyBytes_GET_SIZE(RESERVE_END)
-            length -= tail
-            if length < 0 or memcmp(url + length, PyBytes_AS_STRING(RESERVE_END), tail) != 0:
+            if length < tail or memcmp(url + length - tail, PyBytes_AS_STRING(RESERVE_END), tail):
                 return None
+        elif kind == SHOW_QUEUE:
+            tail = PyBytes_GET_SIZE(QUEUE_END)
         url += SALES_LENGTH
-        length -= SALES_LENGTH
+        length -= SALES_LENGTH + tail
         return PyUnicode_DecodeASCII(url, length, NULL) if is_sale_id(url, length) else None
 
     # Answers, in the order of their requests.
@@ -480,8 +514,8 @@ cdef class GateConnection:
             self._last.following = request
         self._last = request
         self._pending += 1
-        if request.kind == RESERVE:
-            request.written = self._gate.reserve(request)
+        if request.kind == RESERVE or request.kind == SHOW_QUEUE:
+            request.written = self._gate.straight(request)
         else:
             request.written = self._gate.doors.take(request)
         if request.written is not None and self._first is request:

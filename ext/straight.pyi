@@ -2,6 +2,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ext.gate import Request
+from ext.limit import Limit
+from ext.meter import Meter
 from ext.throttle import Throttle
 
 class Wish:
@@ -12,7 +14,8 @@ class Wish:
 class SaleDoor:
     sale: Any
     join: Callable[..., None]
-    def __init__(self, sale: Any, join: Callable[..., None]) -> None: ...
+    has_room: bool
+    def __init__(self, sale: Any, join: Callable[..., None], has_room: bool = False) -> None: ...
 
 class StraightPath:
     def __init__(
@@ -20,11 +23,18 @@ class StraightPath:
         others: Any,
         *,
         user_until: Callable[[bytes], tuple[str, int] | None],
-        throttle: Throttle,
-        in_flight: Any,
+        user_throttle: Throttle,
+        address_throttle: Throttle,
+        addresses: Any,
+        access: Any,
+        limit: Limit,
+        meter: Meter,
         memory: Any,
+        peek_room: Callable[[Any], Any],
+        ticket_required: Any,
         now_ms: Callable[[], int],
         head: bytes,
+        shown_head: bytes,
         id_prefix: bytes,
         known_max: int,
         users_max: int,
@@ -35,6 +45,7 @@ class StraightPath:
     def forget_sale(self, sale_id: str) -> None: ...
     def used_sales(self) -> list[str]: ...
     def take_accepted(self) -> int: ...
+    def take_polled(self) -> int: ...
     def take_refused(self) -> tuple[Any, int]: ...
     def take(self, request: Request) -> bytes | None: ...
     def written(self, head: bytes, location: str, body: bytes) -> bytes: ...

@@ -11,18 +11,35 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 from libc.time cimport time, time_t
 
-from ext.gate cimport Gate, Request
+from ext.gate cimport Gate, GateConnection, Request
 from ext.ids cimport make_reservation_id
+from ext.limit cimport Limit
+from ext.meter cimport Meter
+from ext.room cimport Room
 from ext.throttle cimport Throttle
 
 cdef enum:
     KEY_MAX = 128  # IDEMPOTENCY_KEY_MAX of engine/model.py.
     LENGTH_MAX = 24
 
+    SHOW_QUEUE = 4  # Kind of ext/gate.pyx.
+    RESERVE = 1  # Priority of engine/admission/limit.py.
+
+    # What a request has paid for; the decision function asks for the rest.
+    USER_PAID = 1
+    ADDRESS_PAID = 2
+    PACE_PAID = 4
+
+    # What is known of a connection's peer.
+    UNKNOWN = 0
+    THROTTLED = 1
+    UNTHROTTLED = 2
+
 cdef bytes JSON = b"application/json"
 cdef bytes RESERVED = b"RESERVED"
 cdef bytes BEARER = b"Bearer "
 cdef object ASIDE = object()  # Not straight: the decision function takes it from the start.
+cdef object SLOWED = object()  # The pace is exceeded.
 cdef unsigned long long MIX = 0x9E3779B97F4A7C15  # Fibonacci hashing (Knuth, TAOCP 3, 6.4).
 
 
@@ -50,27 +67,33 @@ cdef class Wish:
 
 
 cdef class SaleDoor:
-    """A sale that was found selling, and the queue of its batches."""
+    """A sale that was found selling, the queue of its batches, and whether it has a waiting room."""
 
     cdef readonly object sale
     cdef readonly object join
     cdef readonly bytes name
+    cdef readonly bint has_room
     cdef bint used
 
-    def __init__(self, object sale not None, object join not None):
+    def __init__(self, object sale not None, object join not None, bint has_room=False):
         self.sale = sale
         self.join = join
         self.name = sale.sale_id.encode()
+        self.has_room = has_room
 
 
 cdef class StraightPath:
-    """Takes reserve calls of one process.
+    """Takes the reserve calls of one process, and those that look at their place in a queue.
 
-    `user_until(token) -> (user_id, expires_s) | None` verifies a token; `memory` refuses without
-    Redis (see StockMemory). `others` answers whatever is not straight:
+    `user_until(token) -> (user_id, expires_s) | None` verifies a token; `addresses` finds out
+    whose request it is, `access` knows whom the operator lets in or not; `memory` refuses without
+    Redis (see StockMemory); `peek_room(sale) -> Room | None` does no I/O. `ticket_required` is the
+    outcome of who sends no ticket where there is a room. `others` answers whatever is not straight:
 
-    `decide(request) -> bytes | None`, `refuse(request, sale, outcome) -> bytes`,
-    `shed(request) -> bytes`, `refusal_form(sale, outcome) -> (head, body) | None` (None: it differs from time to time),
+    `decide(request) -> bytes | None`, `look_up(request) -> bytes | None` for a queue,
+    `refuse(request, sale, outcome) -> bytes`, `shed(request) -> bytes | None`,
+    `slow_down(request, seconds) -> bytes | None`, `shown(request, body) -> bytes`,
+    `refusal_form(sale, outcome) -> (head, body) | None` (None: it differs from time to time),
     `count_refused(outcome, count)`,
     `conclude(request, until_s, reply) -> bytes`, `fail(request, error) -> bytes`,
     `until_text(until_s) -> bytes`, `date() -> bytes` (an HTTP date).
@@ -78,13 +101,20 @@ cdef class StraightPath:
 
     cdef object _others
     cdef object _user_until
-    cdef Throttle _throttle
-    cdef object _try_enter
-    cdef object _leave
+    cdef Throttle _user_throttle
+    cdef Throttle _address_throttle
+    cdef object _addresses
+    cdef object _access
+    cdef Limit _limit
+    cdef Meter _meter
+    cdef object _peek_room
+    cdef object _ticket_required
+    cdef double _wait_s
     cdef object _refusal
     cdef object _watched
     cdef object _now_ms
     cdef bytes _head
+    cdef bytes _shown_head
     cdef bytes _id_prefix
     cdef Gate _gate
     cdef dict _wishes
@@ -94,6 +124,7 @@ cdef class StraightPath:
     cdef Py_ssize_t _known_max
     cdef unsigned long long _count
     cdef readonly long accepted
+    cdef readonly long polled
     cdef long _refusals
     cdef object _outcome
     cdef tuple _form
@@ -102,17 +133,26 @@ cdef class StraightPath:
     cdef time_t _second
     cdef bytes _date
 
-    def __init__(self, object others, *, object user_until, Throttle throttle not None, object in_flight,
-                 object memory, object now_ms, bytes head, bytes id_prefix, int known_max, int users_max):
+    def __init__(self, object others, *, object user_until, Throttle user_throttle not None,
+                 Throttle address_throttle not None, object addresses, object access,
+                 Limit limit not None, Meter meter not None, object memory, object peek_room,
+                 object ticket_required, object now_ms, bytes head, bytes shown_head,
+                 bytes id_prefix, int known_max, int users_max):
         self._others = others
         self._user_until = user_until
-        self._throttle = throttle
-        self._try_enter = in_flight.try_enter
-        self._leave = in_flight.leave
+        self._user_throttle = user_throttle
+        self._address_throttle = address_throttle
+        self._addresses = addresses
+        self._access = access
+        self._limit = limit
+        self._meter = meter
+        self._peek_room = peek_room
+        self._ticket_required = ticket_required
         self._refusal = memory.refusal
         self._watched = memory.watched
         self._now_ms = now_ms
         self._head = head
+        self._shown_head = shown_head
         self._id_prefix = id_prefix
         self._wishes = {}
         self._sales = {}
@@ -158,6 +198,12 @@ cdef class StraightPath:
         self.accepted = 0
         return accepted
 
+    def take_polled(self):
+        """How many looked at their place in a queue since it was asked last."""
+        cdef long polled = self.polled
+        self.polled = 0
+        return polled
+
     def take_refused(self):
         """What was refused from memory since it was asked last: the outcome, and how often."""
         cdef tuple refused = (self._outcome, self._refusals)
@@ -166,6 +212,8 @@ cdef class StraightPath:
 
     def take(self, Request request not None):
         """The answer, or None: it will come."""
+        if request.kind == SHOW_QUEUE:
+            return self._take_poll(request)
         cdef Wish wish = <Wish>self._wishes.get(request.body)
         cdef SaleDoor door = <SaleDoor>self._sales.get(request.name)
         if (wish is None or door is None or request.authorization is None
@@ -173,7 +221,8 @@ cdef class StraightPath:
                 or not is_fit_key(request.idempotency_key)):
             return self._others.decide(request)
         door.used = True
-        if not self._try_enter():
+        request.entered = self._limit.try_enter(RESERVE)
+        if not request.entered:
             return self._others.shed(request)
         cdef object outcome
         try:
@@ -182,20 +231,38 @@ cdef class StraightPath:
             outcome = ASIDE  # Whatever it is, the decision function will meet it and say so.
         if outcome is None:
             return None
-        self._leave()
+        self._limit.leave(RESERVE, request.entered, False)
         if outcome is ASIDE:
             return self._others.decide(request)
+        if outcome is SLOWED:
+            return self._others.slow_down(request, self._wait_s)
         return self._refused(request, door, outcome)
 
     cdef object _join(self, Request request, Wish wish, SaleDoor door):
-        """None if it joined its batch; else why memory refuses it, or ASIDE."""
-        cdef str user_id = self._user_of(request.authorization)
-        if user_id is None or self._throttle.admit(user_id):
+        """None if it joined its batch; else why it is refused, SLOWED, or ASIDE."""
+        cdef str user_id = self._admitted_user(request)
+        cdef Room room
+        cdef long ticket = 0
+        if user_id is None:
             return ASIDE
         if request.name in self._watched:
             outcome = self._refusal(door.sale, user_id, wish.items_text, self._now_ms())
             if outcome is not None:
                 return outcome
+        if door.has_room:
+            room = self._peek_room(door.sale)
+            if room is None or not room.known or not room.on:
+                return ASIDE
+            if request.queue_ticket is None:
+                return self._ticket_required
+            ticket = room.check(request.queue_ticket, user_id, <double>self._now_ms() / 1000)
+            if ticket == 0:
+                return ASIDE
+        if ticket >= 0:  # Below: an earlier answer may be repeated, nothing more.
+            self._wait_s = self._meter.admit()
+            if self._wait_s:
+                return SLOWED
+            request.paid |= PACE_PAID
         request.path = self
         request.sale = door
         request.wish = wish
@@ -203,11 +270,83 @@ cdef class StraightPath:
         request.reservation_id = make_reservation_id(
             request.name, user_id, request.idempotency_key.decode("ascii")
         )
-        door.join(request, user_id, request.reservation_id, wish.items_text)
+        if ticket:
+            door.join(request, user_id, request.reservation_id, wish.items_text, ticket)
+        else:
+            door.join(request, user_id, request.reservation_id, wish.items_text)
         return None
 
+    cdef object _take_poll(self, Request request):
+        """What a visitor in the queue is shown. It costs less than a refusal: nothing is shed."""
+        cdef bytes body
+        try:
+            body = self._poll(request)
+        except Exception:
+            body = None  # As above.
+        if body is None:
+            return self._others.look_up(request)
+        if request.request_id is not None or self._is_stopping(request):
+            return self._others.shown(request, body)
+        self.polled += 1
+        return self.written(self._shown_head, "", body)
+
+    cdef bytes _poll(self, Request request):
+        """None: the decision function has to say why."""
+        cdef SaleDoor door = <SaleDoor>self._sales.get(request.name)
+        cdef str user_id
+        cdef Room room
+        if (door is None or not door.has_room or request.authorization is None
+                or request.queue_ticket is None):
+            return None
+        user_id = self._admitted_user(request)
+        if user_id is None:
+            return None
+        room = self._peek_room(door.sale)
+        if room is None:
+            return None
+        door.used = True
+        return room.poll(request.queue_ticket, user_id, <double>self._now_ms() / 1000)
+
+    cdef str _admitted_user(self, Request request):
+        """Who calls, if neither the operator's rules nor a rate is against it; else None."""
+        cdef str user_id = self._user_of(request.authorization)
+        cdef str client
+        cdef bint throttled
+        if user_id is None:
+            return None
+        client = self._client_of(request, &throttled)
+        if not self._access.is_empty:
+            verdict = self._access.verdict(user_id, client, request.name)
+            if verdict is not None:
+                return None
+        if self._user_throttle.admit(user_id):
+            return None
+        request.paid = USER_PAID
+        if throttled:
+            if self._address_throttle.admit(client):
+                return None
+            request.paid |= ADDRESS_PAID
+        return user_id
+
+    cdef str _client_of(self, Request request, bint* throttled):
+        """The address that the request comes from, and whether that is somebody's in particular."""
+        cdef GateConnection connection = request.connection
+        if request.x_forwarded_for is not None or request.forwarded is not None:
+            client = self._addresses.client(
+                connection.address, text_of(request.forwarded), text_of(request.x_forwarded_for)
+            )
+            throttled[0] = not self._addresses.is_unthrottled(client)
+            return <str>client
+        if connection.standing == UNKNOWN:
+            connection.client = self._addresses.client(connection.address, None, None)
+            connection.standing = (
+                UNTHROTTLED if self._addresses.is_unthrottled(connection.client) else THROTTLED
+            )
+        throttled[0] = connection.standing == THROTTLED
+        return connection.client
+
     def replied(self, Request request not None, bytes until_s not None, bytes reply not None):
-        self._leave()
+        self._limit.leave(RESERVE, request.entered, True)
         if reply == RESERVED and request.request_id is None and not self._is_stopping(request):
             self.accepted += 1
             request.send(self._accepted(request, until_s))
@@ -215,7 +354,7 @@ cdef class StraightPath:
             request.send(self._others.conclude(request, until_s, reply))
 
     def failed(self, Request request not None, error):
-        self._leave()
+        self._limit.leave(RESERVE, request.entered, True)
         request.send(self._others.fail(request, error))
 
     cdef str _user_of(self, bytes authorization):
@@ -351,6 +490,10 @@ cdef class StraightPath:
             self._second = now
         self._count += 1
         return snprintf(count, LENGTH_MAX, b"%llx", self._count)
+
+
+cdef inline str text_of(bytes header):
+    return None if header is None else header.decode("latin-1")
 
 
 cdef inline char* put(char* at, const char* text, Py_ssize_t length) noexcept:

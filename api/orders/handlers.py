@@ -13,6 +13,7 @@ from api.paging import cursor, cursor_text, page_size
 from api.payments.handlers import refuse_undrained
 from api.problems import Code, Refusal
 from api.routing import Route
+from engine.admission.limit import Priority
 from engine.model import RESERVATION_ID
 
 
@@ -71,7 +72,7 @@ async def _detail(front: Front, order: Order) -> object:
 
 
 ROUTES = (
-    Route("GET", "/v1/orders", list_orders),
-    Route("GET", "/v1/orders/{order}", show_order),
-    Route("POST", "/v1/orders/{order}/cancel", cancel_order),
+    Route("GET", "/v1/orders", list_orders, priority=Priority.PAYMENT),
+    Route("GET", "/v1/orders/{order}", show_order, priority=Priority.PAYMENT),
+    Route("POST", "/v1/orders/{order}/cancel", cancel_order, priority=Priority.PAYMENT),
 )

@@ -12,6 +12,7 @@ from api.problems import Code, Refusal
 from api.reservations.decision import check_key
 from api.routing import Route
 from api.tokens import Identity, Role
+from engine.admission.limit import Priority
 from engine.errors import UnknownReservation
 from engine.model import Money, ReservationState
 
@@ -109,7 +110,7 @@ async def _find(front: Front, payment_id: str) -> PaymentRow:
 
 
 ROUTES = (
-    Route("POST", "/v1/orders/{order}/payments", start_payment),
-    Route("GET", "/v1/payments/{payment}", show_payment),
-    Route("POST", "/v1/payments/{payment}/refunds", ask_refund),
+    Route("POST", "/v1/orders/{order}/payments", start_payment, priority=Priority.PAYMENT),
+    Route("GET", "/v1/payments/{payment}", show_payment, priority=Priority.PAYMENT),
+    Route("POST", "/v1/payments/{payment}/refunds", ask_refund, priority=Priority.PAYMENT),
 )

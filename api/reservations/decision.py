@@ -12,10 +12,12 @@ from multidict import istr
 
 from api.answers import PERSONAL, Answer, time_text
 from api.bodies import decode, is_json
+from api.front import PACE_PAID, Front
 from api.patience import reading
 from api.problems import Code, FieldError, Refusal, invalid, problem, problem_of
 from engine.core import Engine
 from engine.errors import Overloaded, Unavailable
+from engine.inventory.queue import NO_ROOM, TICKET_MISSING
 from engine.model import (
     IDEMPOTENCY_KEY_MAX,
     ITEMS_MAX,
@@ -52,6 +54,8 @@ OUTCOME_CODES: Final = {
 # Most answers of a rush are refusals, and all of one outcome are alike.
 REFUSALS: Final = {outcome: problem(code) for outcome, code in OUTCOME_CODES.items()}
 
+PACE_EXCEEDED: Final = "More would be reserved now than can be stored; nothing was done."
+
 REPLAYED: Final = (*PERSONAL, (istr("Idempotent-Replayed"), "true"))
 
 
@@ -82,21 +86,27 @@ class ReservationBody(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReserveCall(NamedTuple):
-    """What a reserve decision needs of an HTTP request. Headers that are missing are None."""
+    """What a reserve decision needs of an HTTP request. Headers that are missing are None.
+
+    `paid`: what it is not asked for again (see USER_PAID and its like).
+    """
 
     user_id: str
     sale_id: str
     idempotency_key: str | None
     content_type: str | None
     body: bytes
+    queue_ticket: bytes | None = None
+    paid: int = 0
 
 
 _decoder: Final = msgspec.json.Decoder(ReserveBody)
 _encode: Final = msgspec.json.Encoder().encode
 
 
-async def reserve(engine: Engine, call: ReserveCall) -> Answer:
+async def reserve(front: Front, call: ReserveCall) -> Answer:
     """201 with the reservation, 200 with an earlier one, or a problem. Raises nothing of the engine's."""
+    engine = front.engine
     try:
         key = check_key(call.idempotency_key)
         items_text = wanted_items(call.content_type, call.body)
@@ -104,12 +114,16 @@ async def reserve(engine: Engine, call: ReserveCall) -> Answer:
         if sale is None:
             return problem(Code.UNKNOWN_SALE)
         now_ms = engine.clock.now_ms()
+        # First, because a hopeless request shall cost nothing: no ticket, no share of the pace.
         known = engine.memory.refusal(sale, call.user_id, items_text, now_ms)
         if known is not None:
             return answer_to_refusal(engine, sale, known)
+        ticket = await _ticket_number(front, sale, call)
+        if ticket != TICKET_MISSING and not call.paid & PACE_PAID:
+            _keep_pace(front)
         reservation_id = make_reservation_id(call.sale_id, call.user_id, key)
         request = ReserveRequest(call.user_id, reservation_id, items_text)
-        reply = await engine.inventory.reserve(sale.ref, request)
+        reply = await engine.inventory.reserve(sale.ref, request, ticket)
     except Refusal as refusal:
         return refusal.answer
     except (Overloaded, Unavailable) as error:
@@ -117,6 +131,30 @@ async def reserve(engine: Engine, call: ReserveCall) -> Answer:
         assert answer is not None
         return answer
     return answer_to_reply(engine, sale, items_text, reply)
+
+
+async def _ticket_number(front: Front, sale: Sale, call: ReserveCall) -> int:
+    """The number of a ticket whose turn has come; TICKET_MISSING for one that is genuine and no
+    more: an earlier answer may be given again; NO_ROOM. Raises Refusal."""
+    room = await front.room_of(sale)
+    if room is None:
+        return NO_ROOM
+    number = room.check(call.queue_ticket, call.user_id, front.engine.clock.now_ms() / 1000)
+    if number == 0:
+        raise front.ticket_refused(room, call.queue_ticket, call.user_id)
+    return number
+
+
+def _keep_pace(front: Front) -> None:
+    """Raises Refusal when more come than can be stored."""
+    if wait_s := front.meter.admit():
+        raise Refusal.of(too_fast(front, wait_s))
+
+
+def too_fast(front: Front, wait_s: float) -> Answer:
+    """More would be reserved than can be stored: nobody is let in for so long."""
+    front.counts.refused["pace"] += 1
+    return problem(Code.OVERLOADED, PACE_EXCEEDED, retry_after_s=wait_s)
 
 
 def answer_to_reply(

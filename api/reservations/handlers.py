@@ -5,11 +5,12 @@ from typing import Any, Final, cast
 from aiohttp import web
 
 from api.answers import Answer, personal, time_text
-from api.front import Front, ids_in, order_ids
+from api.front import Front, ids_in, order_ids, ticket_of
 from api.orders.store import Order, OrderBook, order_body
 from api.problems import Code, Refusal
 from api.reservations.decision import ReservationBody, ReserveCall, reserve
 from api.routing import Route
+from engine.admission.limit import Priority
 from engine.errors import StoreUnavailable, UnknownReservation
 from engine.model import (
     SALE_ID,
@@ -34,17 +35,19 @@ def hot_sale_id(method: str, path: str) -> str | None:
 
 
 async def make_reservation(front: Front, request: web.BaseRequest) -> Answer:
-    identity = front.caller(request)
+    sale_id = _sale_id(request)
+    identity = front.caller(request, sale_id)
     body = await front.bodies.raw(request)
     headers = request.headers
     answer = await reserve(
-        front.engine,
+        front,
         ReserveCall(
             identity.user_id,
-            _sale_id(request),
+            sale_id,
             headers.get("Idempotency-Key"),
             headers.get("Content-Type"),
             body,
+            ticket_of(request),
         ),
     )
     front.counts.outcomes[answer.label] += 1
@@ -53,12 +56,15 @@ async def make_reservation(front: Front, request: web.BaseRequest) -> Answer:
 
 async def show_reservation(front: Front, request: web.Request) -> Answer:
     authorization = request.headers.get("Authorization")
-    return await reservation_shown(front, authorization, request.match_info["reservation"])
+    address = front.address(request)
+    return await reservation_shown(front, authorization, address, request.match_info["reservation"])
 
 
-async def reservation_shown(front: Front, authorization: str | None, name: str) -> Answer:
+async def reservation_shown(
+    front: Front, authorization: str | None, address: str, name: str
+) -> Answer:
     """The reservation of this public id, to its buyer. Raises Refusal."""
-    identity = front.caller_by(authorization)
+    identity = front.caller_by(authorization, address)
     sale_id, reservation_id = ids_in(name)
     try:
         order = await OrderBook(front.engine.pool).find(sale_id, reservation_id)
@@ -117,7 +123,9 @@ def _with_order(order: Order) -> dict[str, Any]:
 
 
 ROUTES = (
-    Route("POST", "/v1/sales/{sale}/reservations", make_reservation),
-    Route("GET", "/v1/reservations/{reservation}", show_reservation),
-    Route("DELETE", "/v1/reservations/{reservation}", release_reservation),
+    Route("POST", "/v1/sales/{sale}/reservations", make_reservation, priority=Priority.RESERVE),
+    Route("GET", "/v1/reservations/{reservation}", show_reservation, priority=Priority.PAYMENT),
+    Route(
+        "DELETE", "/v1/reservations/{reservation}", release_reservation, priority=Priority.PAYMENT
+    ),
 )

@@ -9,6 +9,7 @@ from api.front import Front
 from api.problems import Code, Refusal
 from api.routing import Route
 from engine import metrics
+from engine.admission.limit import Priority
 from engine.payment.provider import WebhookRefused
 
 logger = logging.getLogger(__name__)
@@ -31,4 +32,4 @@ async def receive_webhook(front: Front, request: web.Request) -> Answer:
     return personal({"received": True})
 
 
-ROUTES = (Route("POST", "/v1/webhooks/{provider}", receive_webhook),)
+ROUTES = (Route("POST", "/v1/webhooks/{provider}", receive_webhook, priority=Priority.PAYMENT),)

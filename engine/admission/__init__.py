@@ -1,7 +1,7 @@
-"""Decides who may come in now. Knows nothing of sales, stock or HTTP."""
+"""Decides who may come in now. Knows nothing of stock or HTTP."""
 
-from engine.admission.in_flight import InFlightLimit
+from engine.admission.limit import AdmissionLimit, Priority
 from engine.admission.readiness import unreachable_servers
 from engine.admission.throttle import Throttle
 
-__all__ = ["InFlightLimit", "Throttle", "unreachable_servers"]
+__all__ = ["AdmissionLimit", "Priority", "Throttle", "unreachable_servers"]

@@ -18,12 +18,17 @@ BODY_BYTES_MAX: Final = 400
 SECONDS_MAX: Final = 10.0
 KEEPALIVE_SECONDS: Final = 75.0
 QUIET_TURNS: Final = 8  # Of the loop, without a byte written: nobody is at work any more.
-FIELDS: Final = ("Authorization", "Idempotency-Key", "Content-Type", "X-Request-Id")
+FIELDS: Final = (
+    "Authorization", "Idempotency-Key", "Content-Type", "X-Request-Id", "Queue-Ticket",
+    "X-Forwarded-For", "Forwarded",
+)  # fmt: skip
+NAMES: Final = {"X-Request-Id": "request_id"}  # The others are called as they are.
 METHODS: Final = {int(Kind.RESERVE): "POST"}
 PATHS: Final = {
     int(Kind.RESERVE): "/v1/sales/{}/reservations",
     int(Kind.SHOW_SALE): "/v1/sales/{}",
     int(Kind.SHOW_RESERVATION): "/v1/reservations/{}",
+    int(Kind.SHOW_QUEUE): "/v1/sales/{}/queue",
 }
 
 
@@ -49,10 +54,9 @@ class EchoDoors:
         body = understood(
             METHODS.get(request.kind, "GET"),
             PATHS[request.kind].format(request.name),
-            [_text(getattr(request, name.lower().replace("-", "_").removeprefix("x_")))
-             for name in FIELDS],
+            [_text(getattr(request, _name_of(name))) for name in FIELDS],
             request.body,
-        )  # fmt: skip
+        )
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         if self._dice.random() < 0.5:
             return answer
@@ -73,6 +77,10 @@ class EchoDoors:
         self._dice.shuffle(waiting)
         for request, answer in waiting:
             request.answer(answer)
+
+
+def _name_of(field: str) -> str:
+    return NAMES.get(field) or field.lower().replace("-", "_")
 
 
 def _text(header: bytes | None) -> str | None:

@@ -32,6 +32,10 @@ def show_reservation(*more: str, name: str = "demo.abcdefghij_-ABCDEFGH") -> byt
     return request(f"GET /v1/reservations/{name} HTTP/1.1", HOST, AUTHORIZATION, *more)
 
 
+def show_queue(*more: str, sale: str = "demo") -> bytes:
+    return request(f"GET /v1/sales/{sale}/queue HTTP/1.1", HOST, AUTHORIZATION, *more)
+
+
 COLD: Final = request("GET /healthz HTTP/1.1", HOST)
 CHUNKED: Final = (
     b"POST /v1/sales/demo/reservations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -50,10 +54,16 @@ VALID: Final = (
     show_sale(),
     show_sale("Accept-Encoding: gzip, br"),
     show_reservation(),
+    show_queue("Queue-Ticket: abc.def.ghi"),
+    show_queue("X-Forwarded-For: 203.0.113.7, 10.0.0.1", "Forwarded: for=203.0.113.7"),
+    show_queue(sale="queue"),
+    show_sale(sale="queue"),
     COLD,
     request("GET /v1/sales/demo?x=1 HTTP/1.1", HOST),
     request("GET /v1/sales/demo HTTP/1.0", HOST),
     request("GET /v1/sales HTTP/1.1", HOST),
+    request("GET /v1/sales//queue HTTP/1.1", HOST),
+    request("POST /v1/sales/demo/queue HTTP/1.1", HOST, AUTHORIZATION, body=b"{}"),
     request("DELETE /v1/reservations/demo.x HTTP/1.1", HOST),
     show_sale("Connection: close"),
     reserve("Expect: 100-continue"),
@@ -66,6 +76,7 @@ WORDS: Final = (
     b"Transfer-Encoding: identity\r\n", b"Host: y\r\n", b"Connection: close\r\n",
     b"Connection: upgrade\r\nUpgrade: websocket\r\n", b"Expect: 100-continue\r\n", b" \r\n",
     b"Authorization: Bearer x\r\n", b"Idempotency-Key: z\r\n", b"X-Request-Id: \r\n",
+    b"Queue-Ticket: x\r\n", b"X-Forwarded-For: ::1\r\n", b"Forwarded: for=x\r\n", b"/queue",
     b"Content-Encoding: gzip\r\n", b"Sec-WebSocket-Key1: x\r\n", b"HTTP/1.0", b"HTTP/1.2",
     b"GET /v1/sales/demo HTTP/1.1\r\nHost: x\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 )  # fmt: skip

@@ -94,7 +94,7 @@ async def test_a_redis_that_stalls_costs_nobody_more_than_a_moment(
             before = await answers_to(served, buyers)
         finally:
             os.kill(pid, signal.SIGCONT)
-        assert served.front.in_flight.in_flight == 0
+        assert served.front.limit.in_flight == 0
         after = await answers_to(served, buyers)
         for buyer in buyers:
             buyer.writer.close()

@@ -264,7 +264,7 @@ async def test_who_leaves_has_reserved_and_leaves_nothing_behind(
     await asyncio.wait_for(served.server.connections.empty.wait(), 10)
 
     async def all_left() -> bool:
-        return served.front.in_flight.in_flight == 0
+        return served.front.limit.in_flight == 0
 
     await until(all_left, "every place is free again")
     for number in range(20):
@@ -305,7 +305,7 @@ async def test_a_thousand_requests_in_one_write_are_answered_in_order_a_few_at_a
     call_link = link.call
 
     async def call(command: bytes) -> object:
-        in_work.append(served.front.in_flight.in_flight)
+        in_work.append(served.front.limit.in_flight)
         return await call_link(command)
 
     monkeypatch.setattr(link, "call", call)

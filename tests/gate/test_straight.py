@@ -25,9 +25,9 @@ async def test_a_bug_on_the_path_is_answered_and_holds_no_place_in_work(
         bug.setattr(served.front.tokens, "_verifier", BrokenVerifier())
         reply = await served.reserve("bob")
         assert (reply.status, reply.code) == (500, "internal_error")
-        assert served.front.in_flight.in_flight == 0
+        assert served.front.limit.in_flight == 0
     assert (await served.reserve("bob")).status == 201
-    assert served.front.in_flight.in_flight == 0
+    assert served.front.limit.in_flight == 0
 
 
 async def test_a_bug_in_looking_a_sale_up_does_not_leave_the_path_with_an_old_copy(

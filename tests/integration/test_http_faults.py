@@ -9,11 +9,13 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
+from engine.admission.limit import Priority
+from engine.config import LimitKind
 from engine.inventory import Inventory
 from engine.servers import EmbeddedPostgres, EmbeddedValkey
 from engine.store.database import connect
 from engine.store.migrate import upgrade
-from tests.support.front import RawConnection, Served, serve
+from tests.support.front import RawConnection, Served, serve, taken
 from tests.support.waiting import until
 
 
@@ -130,15 +132,15 @@ async def test_reads_give_up_on_a_postgres_that_hangs(
 async def test_beyond_the_limit_requests_are_shed_and_probes_are_not(
     redis: Redis, valkey: EmbeddedValkey, postgres_url: str
 ) -> None:
-    async with serve(valkey.url, postgres_url, in_flight_max=2) as served:
+    async with serve(valkey.url, postgres_url, in_flight_max=2, limit=LimitKind.FIXED) as served:
         await served.sell()
-        with served.front.in_flight.slot(), served.front.in_flight.slot():
+        with taken(served, Priority.RESERVE):
             for reply in (await served.reserve("u1"), await served.get("/v1/sales")):
                 assert (reply.status, reply.code) == (503, "overloaded")
             for path in ("/healthz", "/readyz", "/metrics"):
                 assert (await served.get(path)).status == 200
         assert (await served.reserve("u1")).status == 201
-        assert served.front.in_flight.in_flight == 0
+        assert served.front.limit.in_flight == 0
 
 
 WEBHOOK_HEAD = (
@@ -150,20 +152,20 @@ WEBHOOK_HEAD = (
 async def test_bodies_on_their_way_shed_nobody(
     redis: Redis, valkey: EmbeddedValkey, postgres_url: str
 ) -> None:
-    async with serve(valkey.url, postgres_url, in_flight_max=2) as served:
+    async with serve(valkey.url, postgres_url, in_flight_max=2, limit=LimitKind.FIXED) as served:
         await served.sell()
         dawdlers = [await served.raw() for _ in range(3)]
         for dawdler in dawdlers:
             dawdler.send(WEBHOOK_HEAD)
             assert b" 100 " in await dawdler.reader.readuntil(b"\r\n\r\n")
         assert (await served.reserve("u1")).status == 201
-        with served.front.in_flight.slot(), served.front.in_flight.slot():
+        with taken(served, Priority.PAYMENT):
             dawdlers[0].send(b"{}")
             assert b'"code":"overloaded"' in await dawdlers[0].answer()
         for dawdler in dawdlers[1:]:
             dawdler.send(b"{}")
             assert b'"code":"webhook_refused"' in await dawdler.answer()
-        assert served.front.in_flight.in_flight == 0
+        assert served.front.limit.in_flight == 0
         for dawdler in dawdlers:
             dawdler.writer.close()
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -13,17 +13,21 @@ from api.app import FRONT
 from api.front import Front
 from api.server import HttpServer, open_listener
 from api.tokens import Role, Tokens
+from engine.admission.limit import Priority
+from engine.admission.pace import PACE_KEY
 from engine.clock import SystemClock
-from engine.config import Settings
-from engine.connections import connect_redis_blocking
+from engine.config import LimitKind, Settings
+from engine.connections import connect_redis_blocking, redis_errors
 from engine.core import Engine
 from engine.drainer import Drainer
+from engine.errors import Unavailable
 from engine.sales import Sale, parse_sale_document
 from engine.store.database import connect
 from tests.support.sales import sale_document
 from tests.support.waiting import WAIT_SECONDS_MAX
 
 SECRET: Final = "a-secret-for-tests-of-32-characters"
+PACE_SAID_SECONDS: Final = 1.0
 SANDBOX_SECRET: Final = "another-secret-for-tests-of-32-chars"
 
 
@@ -198,6 +202,7 @@ async def serve(redis_url: str, postgres_url: str, **changes: Any) -> AsyncItera
             "sandbox_url": "http://127.0.0.1:9",
             "throttle_per_second": 10_000,
             "throttle_burst": 10_000,
+            "limit": LimitKind.FIXED,  # What a test sends at once is not to be learnt from.
             **changes,
         }
     )
@@ -206,10 +211,31 @@ async def serve(redis_url: str, postgres_url: str, **changes: Any) -> AsyncItera
     host, port = listener.getsockname()
     server = HttpServer(engine, listener)
     await server.start()
+    pacing = asyncio.create_task(keep_pace(engine))
     connector = aiohttp.TCPConnector(limit=0)
     try:
         async with aiohttp.ClientSession(connector=connector) as session:
             yield Served(engine, server, host, port, session)
     finally:
+        pacing.cancel()
         await server.stop()
         await engine.close()
+
+
+async def keep_pace(engine: Engine) -> None:
+    """Says, as the worker does, that all that is reserved is stored; fronts slow down without it."""
+    while True:
+        with suppress(Unavailable), redis_errors():
+            said = {"per_second": "inf", "hop": "", "at_ms": engine.clock.now_ms()}
+            await engine.redis.hset(PACE_KEY, mapping=said)
+        await asyncio.sleep(PACE_SAID_SECONDS)
+
+
+@contextmanager
+def taken(served: Served, priority: Priority) -> Iterator[None]:
+    """Every place that such a request could have is taken meanwhile."""
+    limit = served.front.limit
+    places = list(iter(lambda: limit.try_enter(priority), 0.0))
+    yield
+    for entered in places:
+        limit.leave(priority, entered, False)

@@ -1,0 +1,1 @@
+"""The waiting room over HTTP: its door, and the call that those inside repeat."""
