@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.admission.pace import (
@@ -86,8 +86,19 @@ def test_burst_that_is_stored_within_the_target_is_no_overload() -> None:
 
 
 def test_first_burst_of_a_sale_after_a_trickle_is_no_overload() -> None:
-    run = Pipeline(drain_pace(), lambda now: 5 if now < 60 else 18_000, always(30_000)).run(90)
-    assert set(run.paces) == {inf}
+    run = Pipeline(drain_pace(), always(5), always(30_000)).run(60)
+    run.waiting += 8_000
+    run.demand = always(18_000)
+    assert set(run.run(30).paces) == {inf}
+
+
+def test_burst_long_after_a_fault_is_no_overload() -> None:
+    run = Pipeline(drain_pace(), always(400), always(100)).run(20)
+    run.capacity = always(30_000)
+    run.run(20)
+    run.paces.clear()
+    run.waiting += 8_000
+    assert set(run.run(5).paces) == {inf}
 
 
 @pytest.mark.parametrize("capacity", [500, 2_000, 8_000])
@@ -113,6 +124,11 @@ def test_long_steps_do_not_starve_a_hop_that_has_the_capacity(step_seconds: floa
     assert max(late(run.queue)) < 4 * max(1, step_seconds) * 4_000
 
 
+def test_hop_that_keeps_up_in_long_steps_is_hardly_limited() -> None:
+    run = Pipeline(drain_pace(), always(10_000), always(40_000), step_seconds=2).run(60)
+    assert run.done / run.now > 0.9 * 10_000
+
+
 def test_standstill_bounds_what_is_admitted_and_its_end_is_noticed_within_five_seconds() -> None:
     def capacity(now: float) -> float:
         return 0 if 10 <= now < 40 else 20_000
@@ -124,6 +140,17 @@ def test_standstill_bounds_what_is_admitted_and_its_end_is_noticed_within_five_s
     assert run.hop.pace > 15_000
 
 
+def test_demand_that_pauses_and_comes_back_does_not_overrun_a_slow_hop() -> None:
+    run = Pipeline(drain_pace(), always(18_000), always(2_000)).run(60)
+    for pause in (0.5, 1, 2, 3):
+        run.demand = always(0)
+        run.run(pause)
+        run.demand = always(18_000)
+        run.queue.clear()
+        run.run(20)
+        assert max(run.queue) < 3 * 2_000
+
+
 def test_limit_goes_away_once_the_hop_is_well_again() -> None:
     run = Pipeline(drain_pace(), always(15_000), lambda now: 1_000 if now < 20 else 50_000)
     run.run(20)
@@ -132,6 +159,7 @@ def test_limit_goes_away_once_the_hop_is_well_again() -> None:
     assert run.hop.pace == inf
 
 
+@settings(deadline=None)
 @given(
     st.floats(100, 50_000),
     st.lists(st.tuples(st.floats(0.5, 20), st.floats(0, 40_000)), min_size=1, max_size=6),
