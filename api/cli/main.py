@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "rush": "api.cli.rush",
     "check": "api.cli.check",
     "recover": "api.cli.recover",
+    "admission": "api.cli.admission",
     "queue": "api.cli.queue",
     "letters": "api.cli.letters",
     "db": "api.cli.db",

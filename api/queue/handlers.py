@@ -3,15 +3,18 @@
 Leaves polling to `polls`, which is hot, and the order of visitors to the engine's rooms.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import SystemRandom
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import msgspec
 from aiohttp import web
 from multidict import istr
 
 from api.answers import PERSONAL, Answer, personal, public, time_text
-from api.front import Front
+from api.bodies import PLACE
+from api.front import Front, ticket_of
 from api.http_client import AioHttpClient
 from api.patience import reading
 from api.problems import Code, FieldError, Refusal, invalid, problem
@@ -44,6 +47,16 @@ _TOO_EARLY: Final = "The room gives no tickets yet."
 _WANTS_PROOF: Final = "is needed: solve what GET …/queue/challenge gives"
 
 _decoder: Final = msgspec.json.Decoder(EnterBody)
+
+
+class Visit(NamedTuple):
+    """One call at the door."""
+
+    front: Front
+    request: web.Request
+    settings: RoomSettings
+    visitor: Visitor
+    body: EnterBody
 
 
 class Entrance:
@@ -91,33 +104,26 @@ class Entrance:
 
     async def enter(self, front: Front, request: web.Request) -> Answer:
         """201 with a ticket, or 200 with the number of an earlier one; says what a poll says."""
-        identity = front.caller(request)
+        visitor = _visitor(front, request)
         body = await front.bodies.optional_json(request, _decoder, EnterBody())
         sale = await _sale(front, request)
-        visitor = Visitor(
-            sale.sale_id,
-            identity.user_id,
-            front.address(request),
-            request.headers.get("User-Agent", "")[:USER_AGENT_MAX],
-        )
-        is_trusted = _is_trusted(front, visitor)
         room = await _room_to_enter(front, sale)
         if room is None:
             return _no_room(front, sale)
         holds_ticket = _holds_ticket(front, request, visitor)
         proof = None
-        if not is_trusted and not holds_ticket:
-            proof = await self._screen(_settings(sale), visitor, body)
+        if not holds_ticket and not _is_trusted(front, visitor):
+            proof = await self._screen(Visit(front, request, _settings(sale), visitor, body))
         entered = await front.engine.rooms.store.enter(
-            sale.sale_id, identity.user_id, holds_ticket=holds_ticket, proof=proof
+            sale.sale_id, visitor.user_id, holds_ticket=holds_ticket, proof=proof
         )
         if isinstance(entered, EnterRefused):
             return _refused(front, sale, entered.reason)
-        return _given(front, room, identity.user_id, entered)
+        return _given(front, room, visitor.user_id, entered)
 
     async def challenge(self, front: Front, request: web.Request) -> Answer:
         """A proof of work to do, for this caller and sale alone; 425 long before the room opens."""
-        identity = front.caller(request)
+        identity = front.caller(request, request.match_info["sale"])
         sale = await _sale(front, request)
         now_ms = front.engine.clock.now_ms()
         wait_ms = _tickets_from_ms(sale) - EARLY_SECONDS * 1000 - now_ms
@@ -132,31 +138,41 @@ class Entrance:
         )
         return personal(made)
 
-    async def _screen(
-        self, settings: RoomSettings, visitor: Visitor, body: EnterBody
-    ) -> Proof | None:
+    async def _screen(self, visit: Visit) -> Proof | None:
         """The proof of work that this visitor brings, if any. Raises Refusal if something is missing."""
-        proof = self._proof_in(body, visitor)  # Cheap: before others are asked.
+        settings = visit.settings
+        proof = self._proof_in(visit)  # Cheap: before others are asked.
         if proof is None and settings.proof_difficulty:
-            raise _unfit("altcha", _WANTS_PROOF)
-        if settings.captcha and body.captcha is None:
-            raise _unfit("captcha", "is needed")
-        verdict = await self._risk.judge(visitor)
-        if verdict is RiskVerdict.DENY:
-            raise _forbidden("risk")
-        if verdict is RiskVerdict.CHALLENGE and proof is None:
-            raise _unfit("altcha", _WANTS_PROOF)
-        if settings.captcha and not await self._captcha.passes(body.captcha or "", visitor.address):
-            raise _unfit("captcha", "was not passed: solve a new one")
+            raise _unfit(visit.front, "altcha", _WANTS_PROOF)
+        if settings.captcha and visit.body.captcha is None:
+            raise _unfit(visit.front, "captcha", "is needed")
+        if self._risk.is_set or settings.captcha:
+            with _waiting(visit):
+                await self._ask(visit, has_proof=proof is not None)
         return proof
 
-    def _proof_in(self, body: EnterBody, visitor: Visitor) -> Proof | None:
-        if body.altcha is None:
+    def _proof_in(self, visit: Visit) -> Proof | None:
+        text, visitor = visit.body.altcha, visit.visitor
+        if text is None:
             return None
-        found = self._challenges.verify(body.altcha, visitor.sale_id, visitor.user_id)
+        found = self._challenges.verify(text, visitor.sale_id, visitor.user_id)
         if isinstance(found, ProofFault):
-            raise _unfit("altcha", found.value)
+            raise _unfit(visit.front, "altcha", found.value)
         return found
+
+    async def _ask(self, visit: Visit, *, has_proof: bool) -> None:
+        """Asks those who know visitors better. Raises Refusal if they are against this one."""
+        front, captcha = visit.front, visit.body.captcha
+        verdict = await self._risk.judge(visit.visitor)
+        if verdict is RiskVerdict.DENY:
+            front.counts.refused["risk"] += 1
+            raise Refusal(Code.FORBIDDEN, "This shop does not let you in.")
+        if verdict is RiskVerdict.CHALLENGE and not has_proof:
+            raise _unfit(front, "altcha", _WANTS_PROOF)
+        if not visit.settings.captcha or captcha is None:
+            return
+        if not await self._captcha.passes(captcha, visit.visitor.address):
+            raise _unfit(front, "captcha", "was not passed: solve a new one")
 
 
 async def show_proof(front: Front, request: web.Request) -> Answer:
@@ -165,7 +181,7 @@ async def show_proof(front: Front, request: web.Request) -> Answer:
     engine, settings = front.engine, _settings(sale)
     room = await engine.rooms.follow(sale)
     look = None if room is None else room.look
-    ticket = engine.rooms.tickets.read(_ticket_of(request))
+    ticket = engine.rooms.tickets.read(ticket_of(request))
     number = ticket.number if ticket is not None and ticket.sale_id == sale.sale_id else None
     proof = ProofBody(
         sale_id=sale.sale_id,
@@ -198,12 +214,30 @@ def _tickets_from_ms(sale: Sale) -> int:
     return sale.opens_at_ms - _settings(sale).prequeue_seconds * 1000
 
 
+def _visitor(front: Front, request: web.Request) -> Visitor:
+    """Who is at the door. Raises Refusal if he may not call at all."""
+    sale_id = request.match_info["sale"]
+    return Visitor(
+        sale_id,
+        front.caller(request, sale_id).user_id,
+        front.address(request),
+        request.headers.get("User-Agent", "")[:USER_AGENT_MAX],
+    )
+
+
 def _is_trusted(front: Front, visitor: Visitor) -> bool:
-    """Whether operators trust this visitor. Raises Refusal if they deny him."""
+    """Whether operators let this visitor in past all checks."""
     verdict = front.engine.access.verdict(visitor.user_id, visitor.address, visitor.sale_id)
-    if verdict is Verdict.DENY:
-        raise _forbidden("denied")
     return verdict is Verdict.ALLOW
+
+
+@contextmanager
+def _waiting(visit: Visit) -> Iterator[None]:
+    """Waiting for others is no work of ours: it takes no place, and says nothing of our load."""
+    place = visit.request[PLACE]
+    place.measured = False
+    with visit.front.limit.stepped_out(place.priority):
+        yield
 
 
 async def _room_to_enter(front: Front, sale: Sale) -> Room | None:
@@ -226,14 +260,9 @@ def _check_not_over(sale: Sale, now_ms: int) -> None:
         raise Refusal(Code.SALE_ENDED)
 
 
-def _ticket_of(request: web.Request) -> bytes | None:
-    text = request.headers.get(QUEUE_TICKET)
-    return text.encode() if text is not None and text.isascii() else None
-
-
 def _holds_ticket(front: Front, request: web.Request, visitor: Visitor) -> bool:
     """Whether an older ticket came along: genuine, this visitor's, and still good."""
-    ticket = front.engine.rooms.tickets.read(_ticket_of(request))
+    ticket = front.engine.rooms.tickets.read(ticket_of(request))
     return (
         ticket is not None
         and (ticket.sale_id, ticket.user_id) == (visitor.sale_id, visitor.user_id)
@@ -259,7 +288,7 @@ def _refused(front: Front, sale: Sale, word: EnterWord) -> Answer:
         case EnterWord.ENDED:
             return problem(Code.SALE_ENDED)
         case EnterWord.PROOF_USED:
-            raise _unfit("altcha", "was used before: solve a new challenge")
+            raise _unfit(front, "altcha", "was used before: solve a new challenge")
         case EnterWord.FULL:
             return problem(Code.OVERLOADED, "The room is full.", retry_after_s=FULL_SECONDS)
 
@@ -268,11 +297,6 @@ def _no_room(front: Front, sale: Sale) -> Answer:
     return personal(OpenBody.at(sale.sale_id, front.engine.clock.now_ms()))
 
 
-def _unfit(field: str, complaint: str) -> Refusal:
-    metrics.refused.labels(field).inc()
+def _unfit(front: Front, field: str, complaint: str) -> Refusal:
+    front.counts.refused[field] += 1
     return Refusal.of(invalid([FieldError(field, complaint)]))
-
-
-def _forbidden(reason: str) -> Refusal:
-    metrics.refused.labels(reason).inc()
-    return Refusal(Code.FORBIDDEN, "This shop does not let you in.")

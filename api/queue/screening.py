@@ -65,6 +65,10 @@ class RiskService:
         self._url = url
         self._required = required
 
+    @property
+    def is_set(self) -> bool:
+        return self._url is not None
+
     async def judge(self, visitor: Visitor) -> RiskVerdict:
         """ALLOW while it does not answer; Refusal instead where an answer is required."""
         if self._url is None:
