@@ -5,6 +5,7 @@ Measures nothing itself: the worker's pacer writes the pace (see `pace`).
 
 import asyncio
 from contextlib import suppress
+from math import inf
 from typing import Final
 
 from redis.asyncio import Redis
@@ -22,20 +23,32 @@ FRONT_SECONDS: Final = 5.0  # A front that was silent for so long is gone: other
 FRONTS_MAX: Final = 4096  # Bounds the set if somebody invents names; the oldest go.
 STALE_SECONDS: Final = 5.0  # A pace nobody renewed: the worker is gone, so nobody stores. It is …
 PACE_UNKNOWN: Final = 100.0  # … a trickle then: an hour of it is about 40 MB in the streams.
+UNKNOWN: Final = Pace(PACE_UNKNOWN, "worker")
 BURST_SECONDS: Final = 0.1  # Of its share a front may admit so much at once.
 
 
 class Pulse:
     """What one front knows of the fleet. `name` is this process's own; `meter` is kept at its share.
 
+    The pace never exceeds `pace_max`, whatever anybody says.
+
     A new front grants itself STALE_SECONDS without a limit: the worker may be starting as well.
     """
 
-    def __init__(self, redis: Redis, clock: Clock, name: str, meter: Meter | None = None) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        clock: Clock,
+        name: str,
+        meter: Meter | None = None,
+        *,
+        pace_max: float = inf,
+    ) -> None:
         self._redis = redis
         self._clock = clock
         self._name = name
         self._meter = meter
+        self._ceiling = Pace(pace_max, "pace_max")
         self.fronts = 1  # Alive, this one included.
         self._told = NO_LIMIT
         self._written_ms = (
@@ -48,12 +61,12 @@ class Pulse:
     @property
     def pace(self) -> float:
         """Reservations per second that all fronts together may admit; infinity is no limit."""
-        return PACE_UNKNOWN if self.is_stale else self._told.per_second
+        return self._now.per_second
 
     @property
     def hop(self) -> str:
         """Which hop sets the pace; 'worker' if nobody told it lately, '' if there is no limit."""
-        return "worker" if self.is_stale else self._told.hop
+        return self._now.hop
 
     @property
     def share(self) -> float:
@@ -63,6 +76,11 @@ class Pulse:
     @property
     def is_stale(self) -> bool:
         return self._clock.monotonic() - self._heard_at > STALE_SECONDS
+
+    @property
+    def _now(self) -> Pace:
+        told = UNKNOWN if self.is_stale else self._told
+        return min(told, self._ceiling, key=lambda pace: pace.per_second)
 
     async def run(self) -> None:
         """Until stopped; then the others learn at once that this front is gone."""

@@ -79,6 +79,17 @@ async def test_pace_nobody_renews_becomes_a_trickle_until_somebody_does(redis: R
     assert (pulse.pace, pulse.hop, meter.per_second) == (inf, "", inf)
 
 
+async def test_operators_ceiling_holds_whatever_is_heard(redis: Redis) -> None:
+    clock = ManualClock()
+    pulse = Pulse(redis, clock, "a", pace_max=50)
+    assert (pulse.pace, pulse.hop) == (50, "pace_max")
+    await tell(redis, 30, "drain", 1)
+    await beat(pulse)
+    assert (pulse.pace, pulse.hop) == (30, "drain")
+    clock.advance(seconds=6)
+    assert (pulse.pace, pulse.hop) == (50, "pace_max")
+
+
 async def test_front_that_never_heard_of_a_worker_waits_a_moment_for_it(redis: Redis) -> None:
     clock = ManualClock()
     pulse = Pulse(redis, clock, "a")
