@@ -30,9 +30,7 @@ BURST_SECONDS: Final = 0.1  # Of its share a front may admit so much at once.
 class Pulse:
     """What one front knows of the fleet. `name` is this process's own; `meter` is kept at its share.
 
-    The pace never exceeds `pace_max`, whatever anybody says.
-
-    A new front grants itself STALE_SECONDS without a limit: the worker may be starting as well.
+    The pace never exceeds `pace_max`, whatever anybody says. A new front grants itself STALE_SECONDS without a limit: the worker may be starting as well.
     """
 
     def __init__(
@@ -51,9 +49,7 @@ class Pulse:
         self._ceiling = Pace(pace_max, "pace_max")
         self.fronts = 1  # Alive, this one included.
         self._told = NO_LIMIT
-        self._written_ms = (
-            b""  # When the pacer wrote it, by its clock: only whether that changes counts.
-        )
+        self._written_ms = b""  # When the pacer wrote it, by its clock: a change is news.
         self._heard_at = clock.monotonic()
         self._server_ahead_ms: float | None = None  # Redis's clock, common to all, against ours.
         self._stopped = asyncio.Event()
@@ -61,12 +57,12 @@ class Pulse:
     @property
     def pace(self) -> float:
         """Reservations per second that all fronts together may admit; infinity is no limit."""
-        return self._now.per_second
+        return self._current.per_second
 
     @property
     def hop(self) -> str:
         """Which hop sets the pace; 'worker' if nobody told it lately, '' if there is no limit."""
-        return self._now.hop
+        return self._current.hop
 
     @property
     def share(self) -> float:
@@ -78,7 +74,7 @@ class Pulse:
         return self._clock.monotonic() - self._heard_at > STALE_SECONDS
 
     @property
-    def _now(self) -> Pace:
+    def _current(self) -> Pace:
         told = UNKNOWN if self.is_stale else self._told
         return min(told, self._ceiling, key=lambda pace: pace.per_second)
 
