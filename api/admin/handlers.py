@@ -7,6 +7,8 @@ from typing import Annotated, Final
 import msgspec
 from aiohttp import web
 
+from api.admin.access_rules import add_rule, list_rules, remove_rule
+from api.admin.admission import change_admission, show_admission
 from api.admin.audit import read_audit
 from api.answers import Answer, personal
 from api.bodies import refuse_nul, require_json
@@ -18,9 +20,10 @@ from api.problems import Code, problem
 from api.reservations.decision import SkuText, check_key
 from api.routing import Handler, Route
 from api.sales.bodies import operator_sale_body
+from engine.admission.room.settings import RoomChanges
 from engine.errors import RedisUnavailable, StaleEpoch
 from engine.model import UNITS_MAX
-from engine.sales import Sale, parse_sale_document
+from engine.sales import Sale, SaleDocument, parse_sale_document
 
 DOCUMENT_BYTES_MAX: Final = 1_048_576  # 1000 SKUs with names in a few languages.
 
@@ -72,7 +75,7 @@ async def create_sale(front: Front, request: web.Request, actor: str) -> Answer:
     return await _changed(
         front,
         sale_id,
-        lambda: front.engine.sales.create(document, actor),
+        lambda: _created(front, document, actor),
         201,
         ("Location", f"/v1/admin/sales/{sale_id}"),
     )
@@ -148,6 +151,14 @@ async def show_audit(front: Front, request: web.Request, _actor: str) -> Answer:
     return personal(page)
 
 
+async def _created(front: Front, document: SaleDocument, actor: str) -> Sale:
+    sale = await front.engine.sales.create(document, actor)
+    if document.room is not None:
+        # The worker would do it within a second; its visitors may come sooner.
+        await front.engine.room_control.change(sale.sale_id, actor, RoomChanges())
+    return sale
+
+
 async def _sale_without_body(front: Front, request: web.Request) -> str:
     await front.bodies.none(request)
     return request.match_info["sale"]
@@ -201,6 +212,12 @@ ROUTES = (
     _route("POST", "/sales/{sale}/close", close_sale),
     _route("POST", "/sales/{sale}/extend", extend_sale),
     _route("POST", "/sales/{sale}/restock", restock_sale),
+    _route("GET", "/sales/{sale}/admission", show_admission),
+    _route("PUT", "/sales/{sale}/admission", change_admission),
+    _route("PATCH", "/sales/{sale}/admission", change_admission),
+    _route("GET", "/access-rules", list_rules),
+    _route("POST", "/access-rules", add_rule),
+    _route("DELETE", "/access-rules/{rule}", remove_rule),
     _route("GET", "/audit", show_audit),
     _route("POST", "/payments/{payment}/refunds", refund_payment),
 )

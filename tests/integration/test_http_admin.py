@@ -31,7 +31,7 @@ async def test_admin_calls_are_denied_to_all_but_operators(served: Served) -> No
         path = route.resource.canonical if route.resource else ""
         if not path.startswith("/v1/admin") or route.method == "HEAD":
             continue
-        path = path.replace("{sale}", "demo").replace("{payment}", "pay_x")
+        path = path.replace("{sale}", "demo").replace("{payment}", "pay_x").replace("{rule}", "7")
         for user, role, code in (
             (None, Role.BUYER, "unauthenticated"),
             ("u1", Role.BUYER, "forbidden"),
