@@ -37,8 +37,8 @@ REDIS_SECONDS_CALM: Final = 0.05  # What a buyer's whole answer should take.
 REDIS_LOOKS: Final = 5  # The best of a second's: this process may be late itself.
 PAYMENT_FIRST: Final = 1_000.0
 PAYMENT_WAITING_MIN: Final = 1_000
-# Buyers' money may lag the sale, but not so far that reservations run out: a tenth of their usual time.
-PAYMENT_SECONDS_MAX: Final = 90.0
+# Buyers' money may lag the sale, but not until reservations run out: a third of their usual 900 s.
+PAYMENT_SECONDS_MAX: Final = 300.0
 
 
 class Draining(Protocol):

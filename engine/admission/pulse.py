@@ -30,7 +30,8 @@ BURST_SECONDS: Final = 0.1  # Of its share a front may admit so much at once.
 class Pulse:
     """What one front knows of the fleet. `name` is this process's own; `meter` is kept at its share.
 
-    The pace never exceeds `pace_max`, whatever anybody says. A new front grants itself STALE_SECONDS without a limit: the worker may be starting as well.
+    The pace never exceeds `pace_max`, whatever anybody says. A new front grants itself STALE_SECONDS
+    without any other limit: the worker may be starting as well.
     """
 
     def __init__(
