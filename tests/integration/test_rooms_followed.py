@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from engine.inventory import Inventory
 from engine.sales.directory import SaleDirectory
 from engine.sales.sale import Sale
 from tests.lua.lobby import SALE_ID, SEED, crowd, enter, open_room, room_settings
+from tests.lua.shelf import ask, counters, wish
 
 SECRET = "the-secret-of-this-test-32-characters"
 PACE = 100.0
@@ -345,6 +347,63 @@ async def test_what_visitors_were_told_is_counted(front: Front, inventory: Inven
     assert (counted("waiting"), counted("admitted")) == (waiting + 1, admitted + 1)
     assert promises() == kept + 1
     assert REGISTRY.get_sample_value("doorbuster_queue_waiting") == (await front.follow()).waiting
+
+
+async def test_a_rush_sells_out_and_the_waits_promised_before_it_come_true(
+    front: Front, inventory: Inventory
+) -> None:
+    random, units, people, pace = Random(5), 400, 1500, 10.0
+    front.pulse.pace = pace
+    front.settings = room_settings(admission_seconds=30, absent_seconds=20, over_admission=2)
+    opens_at_ms = front.clock.now_ms() + 30_000
+    await open_room(
+        front.store,
+        inventory,
+        front.clock,
+        units=units,
+        sale={"opens_at_ms": opens_at_ms},
+        admission_seconds=30,
+        absent_seconds=20,
+        over_admission=2,
+    )
+    await crowd(front.store, people)
+    tokens = {n: await front.ticket(n, f"user-{n - 1}") for n in range(1, people + 1)}
+    promised = {n: await front.poll(token, f"user-{n - 1}") for n, token in tokens.items()}
+    served: dict[int, float] = {}
+    buying: dict[int, int] = {}  # Who reserves in which tenth of a second from now.
+    room = await front.follow()
+    began_s = front.now_s
+    for tenth in range(1500):
+        await front.passes(0.1)
+        if tenth % 50 == 0:  # Everybody polls every five seconds.
+            waiting = {n: token for n, token in tokens.items() if n > room.serving}
+            tokens |= await poll_all(front, waiting)
+        known = len(served)
+        served |= dict.fromkeys(range(known + 1, room.serving + 1), front.now_s - began_s)
+        for number in range(known + 1, room.serving + 1):
+            if random.random() < 0.8:
+                buying[number] = tenth + int(random.expovariate(1 / 40))
+        ready = [n for n, due in buying.items() if due <= tenth]
+        assert all(room.check(tokens[n], f"user-{n - 1}", front.now_s) == n for n in ready)
+        if ready:
+            wishes = (wish(f"user-{n - 1}", "black*1") for n in ready)
+            await ask(inventory, *wishes, tickets=ready)
+        buying = {n: due for n, due in buying.items() if due > tenth}
+        if room.look.available == 0 and not buying:
+            break
+    assert await counters(inventory, "black") == (0, units, 0)
+    errors = sorted(
+        abs(promised[n]["eta_seconds"] - at) / at for n, at in served.items() if n <= units
+    )
+    assert errors[int(0.9 * len(errors))] <= 0.2
+    assert all(promised[n]["chance"] > 0.9 for n in range(1, units // 2))
+    assert promised[people]["chance_says"] == "none"
+
+
+async def poll_all(front: Front, tokens: dict[int, bytes]) -> dict[int, bytes]:
+    """The tickets to go on with."""
+    told = {n: await front.poll(token, f"user-{n - 1}") for n, token in tokens.items()}
+    return {n: body["ticket"].encode() for n, body in told.items()}
 
 
 async def test_run_looks_until_it_is_stopped(front: Front, inventory: Inventory) -> None:

@@ -111,6 +111,8 @@ class Buying:
         """Remembers the standings that serve.lua does: it counts who has not reserved since."""
         now_s = look.now_ms / 1000
         history = self.history
+        while history and history[-1].at_s > now_s:
+            history.pop()  # The clock was set back.
         while len(history) > 1 and history[1].at_s <= now_s - admission_seconds:
             history.popleft()
         if not history or now_s - history[-1].at_s >= admission_seconds / HISTORY_PARTS:

@@ -15,10 +15,11 @@ from engine.model import SaleState
 FAST_SECONDS: Final = 5.0  # What holds for the next moments: the average of so long.
 SLOW_SECONDS: Final = 60.0  # What holds later.
 NEAR_SECONDS: Final = 10.0  # How far the fast average is believed.
-PRIOR_SECONDS: Final = 2.0  # An expected pace weighs as much as so long a measurement.
+PRIOR_SECONDS: Final = 2.0  # Until so much was measured, the expected pace makes up for it.
 LEAVING_SECONDS: Final = 120.0  # Absence shows once per absent_seconds: an average of several.
+LEAVING_MAX: Final = 0.05  # Per second: half are gone in 14 s. More is no queue, but a fault.
 LOOK_SECONDS_MAX: Final = 5.0  # After a longer gap nothing is concluded from the difference.
-FORESEE_SECONDS: Final = 0.5  # Not oftener: running ahead takes 0.2 ms.
+FORESEE_SECONDS: Final = 0.5  # Not oftener: running ahead takes half a millisecond.
 DOUBT_MIN: Final = 0.05  # Relative: buyers to come need not be as those before.
 DOUBT_PEOPLE: Final = 20.0  # What is known of buyers before the first one.
 
@@ -85,12 +86,12 @@ class Forecast:
         self._expected = pace if math.isfinite(pace) else 0.0
 
     def learn(self, look: RoomLook) -> Outlook:
-        """What a look adds. An older look than the last one adds nothing."""
+        """What a look adds. An older look than the last one adds nothing, unless the clock was set."""
         last = self._last
-        if last is None or look.now_ms > last.now_ms:
-            seconds = 0.0 if last is None else (look.now_ms - last.now_ms) / 1000
-            if last is not None and seconds <= LOOK_SECONDS_MAX:
-                self._learn_between(last, look, seconds)
+        seconds = math.inf if last is None else (look.now_ms - last.now_ms) / 1000
+        if last is not None and 0 < seconds <= LOOK_SECONDS_MAX:
+            self._learn_between(last, look, seconds)
+        if seconds > 0 or seconds < -LOOK_SECONDS_MAX:
             self._buying.keep(look, self._settings.admission_seconds)
             self._last = look
         if abs(look.now_ms - self._foreseen_ms) >= FORESEE_SECONDS * 1000:
@@ -113,8 +114,8 @@ class Forecast:
     def _foresee(self, look: RoomLook) -> tuple[Segment, ...]:
         if look.state not in {SaleState.OPEN, None}:
             return ()
-        expected = look.rate or self._expected
-        weight = PRIOR_SECONDS if expected > 0 else 0.0
+        expected = self._expected or look.rate
+        weight = max(0.0, PRIOR_SECONDS - self._slow.over) if expected > 0 else 0.0
         slow = self._slow.value(expected, weight)
         if slow <= 0:
             return ()  # Nothing was served yet, and nobody knows how fast it will be.
@@ -145,7 +146,7 @@ class Forecast:
         comeback = self._buying.comeback()
         return Outlook(
             segments=self._segments,
-            leaving=max(0.0, self._left.value()),
+            leaving=min(LEAVING_MAX, max(0.0, self._left.value())),
             variation=self._wobble.value(),
             steady_seconds=FAST_SECONDS,
             supply=look.available + look.reserved * comeback,
