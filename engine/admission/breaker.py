@@ -26,7 +26,7 @@ CALLS_MAX: Final = 1000  # Remembered; the share is of the newest.
 PAUSE_SECONDS: Final = 0.5  # From opening to the first probe; doubles with every probe that fails.
 PAUSE_SECONDS_MAX: Final = 2.0  # So soon a server of ours that is back is noticed.
 JITTER: Final = 0.2  # Of a pause, either way: not every process knocks at once.
-PROBE_SECONDS_MAX: Final = 30.0  # A probe of which nothing is heard for so long is forgotten.
+PROBE_SECONDS_MAX: Final = 5.0  # Of which nothing is heard for so long: another one is made.
 CUT_SECONDS_MIN: Final = 0.1  # A call cut short sooner says nothing of the server.
 
 FAILURES: Final = (Unavailable, TimeoutError)
