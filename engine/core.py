@@ -74,7 +74,9 @@ class Engine:
             clock,
             batch_max=settings.batch_max,
             queue_max=settings.reserve_queue_max,
+            deadline_seconds=settings.deadline_seconds,
             link=RedisLink(redis),
+            breaker=breakers["redis"],
         )
         directory = SaleDirectory(pool, clock)
         meter = Meter(clock)

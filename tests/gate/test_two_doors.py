@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import jwt
 import pytest
@@ -20,9 +21,13 @@ from engine.servers import EmbeddedValkey
 from ext.gate import GateConnection
 from tests.gate.streams import request
 from tests.support.front import SECRET, RawConnection, Served, serve
+from tests.support.rooms import Visitors, open_room
 
 CALLS = int(os.environ.get("DOORBUSTER_DOOR_CALLS", "1500"))
-SALES = ("open", "dear", "sold", "held", "early", "late", "paused", "closed", "unknown", "-bad")
+SALES = ("open", "dear", "sold", "held", "early", "late", "paused", "closed", "room",
+         "unknown", "-bad")  # fmt: skip
+VISITORS = 12
+UNSERVED = 1_000_000  # A number that nobody has been given.
 KEYS = ("", "k", "k" * 128, "k" * 129, "é", "a b", " k ", "~", None)
 TYPES = ("application/json", "application/json; charset=utf-8", "APPLICATION/JSON", "text/plain",
          "", None)  # fmt: skip
@@ -54,6 +59,7 @@ class Door:
     served: Served
     connection: RawConnection | None = None
     reservations: list[str] = field(default_factory=list)
+    visitors: Visitors = field(init=False)
 
     async def answer(self, data: bytes) -> bytes:
         if self.connection is None or self.connection.reader.at_eof():
@@ -90,6 +96,7 @@ async def doors(
             )
             await prepare(served, name)
             made.append(Door(name, served))
+            made[-1].visitors = await enter(served, f"{name}-room", stock={"a": 100_000})
         yield made[0], made[1]
         for door in made:
             await door.leave()
@@ -106,6 +113,27 @@ async def prepare(served: Served, name: str) -> None:
     for sale, verb in (("paused", "pause"), ("closed", "close")):
         await served.sell(f"{name}-{sale}", stock=stock)
         await served.operate(f"/sales/{name}-{sale}/{verb}")
+
+
+async def enter(served: Served, sale: str, **changes: Any) -> Visitors:
+    """A sale with a room, and its visitors, all of them admitted."""
+    await served.sell(sale, per_user_max=8, **changes)
+    visitors = await open_room(served, sale, admission_seconds=3600)
+    for number in range(VISITORS):
+        await visitors.enter(f"u{number}")
+    await visitors.are_served(VISITORS)
+    return visitors
+
+
+def a_ticket(door: Door, dice: random.Random, *, polls: bool) -> str | None:
+    """A Queue-Ticket header, for a good part of calls that of who calls."""
+    visitors, user = door.visitors, f"u{dice.randrange(VISITORS)}"
+    good = visitors.tickets[user].decode()
+    return dice.choice((
+        *(good,) * 6, good[:-1], f"{good[:-4]}AAAA", "a.b.c", "", None, None, "\xfc", "x" * 5000,
+        visitors.signed(user, 3, seconds=-1), visitors.signed(user, 3, sale="other"),
+        door.served.tokens.issue(user), good if polls else visitors.signed(user, UNSERVED),
+    ))  # fmt: skip
 
 
 def tokens_of(served: Served, dice: random.Random) -> str | None:
@@ -130,10 +158,20 @@ def a_call(door: Door, seed: str) -> bytes:
     fields = ["Host: x"]
     if (authorization := tokens_of(door.served, dice)) is not None:
         fields.append(f"Authorization: {authorization}")
-    sale = f"{door.name}-{dice.choice((*SALES, 'open', 'open', 'dear'))}"
+    sale = f"{door.name}-{dice.choice((*SALES, 'open', 'open', 'dear', 'room', 'room'))}"
     target = dice.choice(("{}",) * 14 + TARGETS)
     extras = dice.choice(EXTRAS)
-    match dice.randrange(10):
+    call = dice.randrange(12)
+    if "-room" in sale or call == 2:
+        token = a_ticket(door, dice, polls=call == 2)
+        # Half of the time the caller's own.
+        user = f"u{dice.randrange(VISITORS)}"
+        if dice.random() < 0.5:
+            fields[1:] = [f"Authorization: Bearer {door.served.tokens.issue(user)}"]
+            token = door.visitors.tickets[user].decode()
+        if token is not None:
+            fields.append(f"Queue-Ticket: {token}")
+    match call:
         case 0:
             path, method = f"/v1/sales/{sale}", dice.choice(("GET",) * 5 + ("HEAD", "OPTIONS"))
         case 1:
@@ -141,6 +179,9 @@ def a_call(door: Door, seed: str) -> bytes:
             odd = (f"{door.name}-open.short", "x", f"{door.name}-open." + "y" * 20)
             name = dice.choice((known[dice.randrange(len(known))],) * 5 + odd)
             path, method = f"/v1/reservations/{name}", dice.choice(("GET",) * 6 + ("HEAD",))
+        case 2:
+            sale = dice.choice((sale, *(f"{door.name}-room",) * 3))
+            path, method = f"/v1/sales/{sale}/queue", dice.choice(("GET",) * 8 + ("HEAD",))
         case _:
             return _reserve(dice, sale, target, fields, extras)
     return request(f"{method} {target.format(path)} HTTP/1.1", *fields, *extras)
@@ -171,6 +212,10 @@ VARYING = (
     re.compile(rb'"(?:revision)":\d+'),
     re.compile(rb"\r\nContent-Length: \d+"),
     re.compile(rb"\r\nRetry-After: \d+"),
+    # Of a poll: what differs by the ticket and from moment to moment.
+    re.compile(rb'"ticket":"[^"]*"'),
+    re.compile(rb'"(?:eta_range_seconds":\[[^]]*\]|(?:eta|poll_after)_seconds":[^,}]*)'),
+    re.compile(rb'"(?:expires_at|chance|chance_says|may_return|ahead|position)":[^,}]*'),
 )
 
 
@@ -187,7 +232,7 @@ def plain(said: bytes) -> tuple[bytes, list[bytes], bytes]:
 async def effects(door: Door, redis: Redis) -> dict[str, object]:
     """What lies in Redis of this door's sales: counters, and each buyer's wishes in order."""
     found: dict[str, object] = {}
-    for sale in SALES[:8]:
+    for sale in SALES[:9]:
         snapshot = await door.served.engine.inventory.snapshot(f"{door.name}-{sale}")
         found[sale] = snapshot.stock
         for number in range(12):
@@ -224,7 +269,7 @@ async def test_both_doors_answer_do_and_count_alike(
         else:
             await doors[0].leave()  # It was handed over; the next call shall meet the gate again.
         seen.add(said[0][9:12])
-    assert {b"200", b"201", b"400", b"401", b"404", b"409", b"413", b"425"} <= seen, seen
+    assert {b"200", b"201", b"400", b"401", b"403", b"404", b"409", b"413", b"425"} <= seen, seen
     assert at_the_gate > CALLS // 3, "too few calls are the gate's own"
     assert await effects(doors[0], redis) == await effects(doors[1], redis)
     doors[0].served.server._doors.flush_counts()
