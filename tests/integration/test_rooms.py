@@ -246,3 +246,19 @@ async def test_a_recovery_leaves_the_room_as_it_is(
         assert await redis.hmget(room_keys("demo").room, "revision", "issued") == before  # type: ignore[misc]
         kept = await store.enter("demo", "ann", holds_ticket=False)
         assert kept == (1, True)
+
+
+async def test_a_room_left_over_from_another_postgres_is_replaced(
+    control: RoomControl, store: RoomStore, redis: Redis, pool: Pool, inventory: Inventory
+) -> None:
+    await open_sale(pool, inventory)
+    await store.furnish("demo", RoomSettings(revision=9, on=True), "ff" * 32)
+    await store.enter("demo", "ann", holds_ticket=False)
+    await control.change("demo", "olga", ON)
+    assert await store.standings(["demo"]) == [(1, SEED.hex(), (0, 0, None))]
+
+    await redis.hset(room_keys("demo").room, mapping={"seed": "ff" * 32, "issued": 5})  # type: ignore[misc]
+    assert await control.sync() == 1
+
+    assert await store.standings(["demo"]) == [(1, SEED.hex(), (0, 0, None))]
+    assert await pool.fetchval("SELECT issued FROM sale_rooms") == 0

@@ -21,6 +21,7 @@ from engine.model import SaleState
 from tests.lua.lobby import (
     PERIOD,
     SALE_ID,
+    SEED,
     attend,
     crowd,
     enter,
@@ -233,7 +234,7 @@ async def test_a_proof_of_somebody_who_gets_no_number_is_not_used_up(
     await open_room(store, inventory, clock, on=False)
     proof = Proof("same", clock.now_ms() + 60_000)
     assert await enter(store, "ann", proof=proof) == ["ROOM_OFF"]
-    await store.furnish(SALE_ID, room_settings(revision=2), "")
+    await store.furnish(SALE_ID, room_settings(revision=2), SEED)
     assert await enter(store, "ann", proof=proof) == ["ENTERED 1"]
 
 
@@ -246,9 +247,9 @@ async def test_switching_the_room_off_and_on_loses_nobody(
     before = await look(store)
     assert 0 < before.serving < 20
 
-    await store.furnish(SALE_ID, room_settings(revision=2, on=False), "")
+    await store.furnish(SALE_ID, room_settings(revision=2, on=False), SEED)
     away = await turn(store, clock, 5)
-    await store.furnish(SALE_ID, room_settings(revision=3), "")
+    await store.furnish(SALE_ID, room_settings(revision=3), SEED)
 
     assert (away.on, away.serving) == (False, before.serving)
     assert await enter(store, "user-19", "ann") == ["KEPT 20", "ENTERED 21"]
@@ -266,7 +267,7 @@ async def test_numbers_go_on_after_redis_lost_everything(
     await redis.flushdb()
     assert await store.serve(SALE_ID, 5) is None
     await put_up(inventory, clock, {"black": 9}, revision=2)
-    await store.furnish(SALE_ID, room_settings(), "")
+    await store.furnish(SALE_ID, room_settings(), SEED)
 
     assert await enter(store, "new") == ["ENTERED 11"]
     after = await look(store)
@@ -286,9 +287,9 @@ async def test_older_settings_change_nothing(
     store: RoomStore, inventory: Inventory, clock: ManualClock
 ) -> None:
     await open_room(store, inventory, clock, revision=5)
-    assert not await store.furnish(SALE_ID, room_settings(revision=5, on=False), "")
-    assert not await store.furnish(SALE_ID, room_settings(revision=4, on=False), "")
-    assert await store.furnish(SALE_ID, room_settings(revision=6, on=False), "")
+    assert not await store.furnish(SALE_ID, room_settings(revision=5, on=False), SEED)
+    assert not await store.furnish(SALE_ID, room_settings(revision=4, on=False), SEED)
+    assert await store.furnish(SALE_ID, room_settings(revision=6, on=False), SEED)
     found = await look(store)
     assert (found.revision, found.on) == (6, False)
 
@@ -299,6 +300,23 @@ async def test_the_clock_of_redis_rules_unless_ours_is_said_to(
     far_off = ManualClock(4_000_000_000_000)
     store = RoomStore(redis, far_off)
     await put_up(inventory, clock, {"black": 1}, closes_at_ms=4_000_000_000_000)
-    await store.furnish(SALE_ID, room_settings(), "")
+    await store.furnish(SALE_ID, room_settings(), SEED)
     assert await enter(store, "ann") == ["ENTERED 1"]
     assert (await look(store)).now_ms < 4_000_000_000_000
+
+
+async def test_nothing_is_kept_of_another_sales_room_of_the_same_name(
+    store: RoomStore, redis: Redis, inventory: Inventory, clock: ManualClock
+) -> None:
+    await open_room(store, inventory, clock, revision=7)
+    await crowd(store, 10)
+    await turn(store, clock, 5)
+    assert await ask(inventory, wish("ann", "black*1"), tickets=[1]) == ["RESERVED"]
+
+    anew = RoomStore(redis, clock, our_clock_rules=True)
+    assert await anew.furnish(SALE_ID, room_settings(), "0ddba11" * 9)
+
+    assert await enter(anew, "user-5", "user-0") == ["ENTERED 1", "ENTERED 2"]
+    found = await look(anew)
+    assert (found.revision, found.serving, found.used) == (1, 0, 0)
+    assert not await redis.exists(KEYS.used)

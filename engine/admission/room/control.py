@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import structs
 
 from engine.admission.room.settings import RoomChanges, RoomSettings
-from engine.admission.room.store import Numbers, RoomStore
+from engine.admission.room.store import Numbers, RoomStanding, RoomStore
 from engine.clock import Clock
 from engine.errors import Conflict, RedisUnavailable, UnknownSale
 from engine.store.database import Connection, Pool, postgres_errors
@@ -91,14 +91,11 @@ class RoomControl:
         if not rows:
             return 0
         standings = await self._store.standings([row.sale_id for row in rows])
-        lagging = [
-            row
-            for row, (revision, _) in zip(rows, standings, strict=True)
-            if revision < row.settings.revision
-        ]
+        pairs = list(zip(rows, standings, strict=True))
+        lagging = [row for row, found in pairs if _lags(row, found)]
         for row in lagging:
             await self._furnish(row)
-        await self._note(rows, [numbers for _, numbers in standings])
+        await self._note(pairs)
         return len(lagging)
 
     async def _record(
@@ -134,11 +131,11 @@ class RoomControl:
                 extra={"action": "room_furnished", "sale_id": row.sale_id},
             )
 
-    async def _note(self, rows: list[RoomRow], found: list[Numbers]) -> None:
+    async def _note(self, pairs: list[tuple[RoomRow, RoomStanding]]) -> None:
         moved = [
-            (row.sale_id, *numbers)
-            for row, numbers in zip(rows, found, strict=True)
-            if _moved(row, numbers)
+            (row.sale_id, *found.numbers)
+            for row, found in pairs
+            if found.seed == row.seed and _moved(row, found.numbers)
         ]
         if moved:
             with postgres_errors():
@@ -158,6 +155,10 @@ def _differences(before: RoomSettings, after: RoomSettings) -> dict[str, object]
     """Each field that differs, from what to what, as an audit line has it."""
     old, new = structs.asdict(before), structs.asdict(after)
     return {name: {"from": old[name], "to": new[name]} for name in old if old[name] != new[name]}
+
+
+def _lags(row: RoomRow, found: RoomStanding) -> bool:
+    return found.revision < row.settings.revision or found.seed != row.seed
 
 
 def _moved(row: RoomRow, numbers: Numbers) -> bool:

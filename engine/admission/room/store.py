@@ -106,6 +106,14 @@ class Numbers(NamedTuple):
 NOTHING_KNOWN: Final = Numbers()
 
 
+class RoomStanding(NamedTuple):
+    """What Redis has of a room; revision 0: none."""
+
+    revision: int
+    seed: str
+    numbers: Numbers
+
+
 class _Wish(NamedTuple):
     """One person at the door."""
 
@@ -189,20 +197,26 @@ class RoomStore:
         `seed` (hex) is what the draw goes by; serve tells it as soon as there was one.
         """
         args = [*_as_args(settings), seed, *numbers.as_args()]
-        word: bytes = await self._run("furnish", [shard_keys(sale_id).room], args)
+        keys = room_keys(sale_id)
+        places = [keys.room, keys.tickets, keys.used, keys.present]
+        word: bytes = await self._run("furnish", places, args)
         return word == b"FURNISHED"
 
-    async def standings(self, sale_ids: Sequence[str]) -> list[tuple[int, Numbers]]:
-        """The revision that Redis has of each room, 0 where it has none, and its numbers."""
-        names = ("revision", "issued", "serving", "drawn")
+    async def standings(self, sale_ids: Sequence[str]) -> list[RoomStanding]:
+        """What Redis has of each room."""
+        names = ("revision", "seed", "issued", "serving", "drawn")
         with redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 for sale_id in sale_ids:
                     pipe.hmget(shard_keys(sale_id).room, names)
                 found = await pipe.execute()
         return [
-            (int(revision or 0), Numbers(int(issued or 0), int(serving or 0), _number(drawn)))
-            for revision, issued, serving, drawn in found
+            RoomStanding(
+                int(revision or 0),
+                (seed or b"").decode(),
+                Numbers(int(issued or 0), int(serving or 0), _number(drawn)),
+            )
+            for revision, seed, issued, serving, drawn in found
         ]
 
     async def stop(self) -> None:
