@@ -23,6 +23,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from benchmarks import environment, rig, side_by_side
+from benchmarks.admission import group
 from benchmarks.figures import (
     Figure,
     as_table,
@@ -176,6 +177,10 @@ def capacity(name: str) -> Group:
     return run
 
 
+def admission(folder: Path, say: Say) -> Result:
+    return group.measure(folder, say)
+
+
 def surroundings(folder: Path, say: Say) -> Result:
     say("environment")
     return environment.describe(folder.name)
@@ -191,6 +196,7 @@ GROUPS: Final[dict[str, Group]] = {
     "growth": growth,
     "side_by_side": beside,
     "whole": whole,
+    "admission": admission,
     **{name: capacity(name) for name in CAPACITY},
 }
 

@@ -65,6 +65,7 @@ class ShopPlan(msgspec.Struct, frozen=True):
     order: str = "fifo"
     pace_max: int | None = 100
     over_admission: float = 1.2
+    admission_seconds: int = 120
     reservation_seconds: int = 180
     fronts: int = 2
 
@@ -96,6 +97,7 @@ class Shop:
             prequeue_seconds=int(prequeue_s),
             pace_max=plan.pace_max,
             over_admission=plan.over_admission,
+            admission_seconds=plan.admission_seconds,
         )
         self._redis = redis
         self._inventory = Inventory(redis, clock, batch_max=RESERVE_BATCH_MAX, queue_max=1)

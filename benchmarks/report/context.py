@@ -50,6 +50,12 @@ def _steps(run: Run) -> Iterator[tuple[str, str, Values]]:
         yield "sweep", f"{rate(step['offered_per_s'])}/s offered", step
     for step in run.group("overload").get("steps", ()):
         yield "overload", f"{step['times']:g}× offered", step
+    limits = run.group("admission").get("overload", {})
+    for name, steps in limits.get("steps", {}).items():
+        for step in steps:
+            yield "admission", f"{name}, {step['times']:g}× offered", step
+    for name, found in limits.get("faults", {}).items():
+        yield "admission", f"{name}, slow Postgres", found
     for step in run.group("scaling").get("steps", ()):
         yield "scaling", plural(step["fronts"], "front"), step
     for mode in run.group("durability").get("modes", ()):

@@ -12,9 +12,11 @@ from typing import Final
 from benchmarks.report.compare import compare_section
 from benchmarks.report.context import invariants_section, machine_section
 from benchmarks.report.durability import durability_section
+from benchmarks.report.limits import costs_section, fault_section, limit_section
 from benchmarks.report.memory import memory_section
 from benchmarks.report.overload import overload_section
 from benchmarks.report.parts import kernels_section, redis_section
+from benchmarks.report.room import room_section
 from benchmarks.report.runs import ReportFailed, Run
 from benchmarks.report.scaling import scaling_section
 from benchmarks.report.section import Chart, Missing, Section, Table, Tile
@@ -59,6 +61,10 @@ def sections_of(run: Run, against: Run | None) -> list[Section | Missing]:
         sweep_section(run),
         cpu_section(run),
         overload_section(run),
+        limit_section(run),
+        fault_section(run),
+        room_section(run),
+        costs_section(run),
         side_by_side_section(run),
         scaling_section(run),
         durability_section(run),

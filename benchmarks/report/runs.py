@@ -18,6 +18,7 @@ GROUPS: Final = (
     "drain",
     "growth",
     "whole",
+    "admission",
     "memory",
 )
 
