@@ -64,7 +64,7 @@ breaker: Final = Gauge(
     "doorbuster_breaker",
     "Circuit breakers: 0 closed, 1 half open, 2 open.",
     ["server"],
-    multiprocess_mode="max",
+    multiprocess_mode="livemax",
 )
 queue_waiting: Final = Gauge(
     "doorbuster_queue_waiting",

@@ -8,6 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
 
+from prometheus_client.multiprocess import mark_process_dead
+
+
+from api.up.environment import METRICS_VARIABLE
 from engine.clock import Clock
 from engine.errors import DoorbusterError
 from engine.servers.process import child_setup
@@ -59,6 +63,7 @@ class Child:
 
     def start(self) -> None:
         """Starts the process; whether it serves shows later."""
+        self._forget_predecessor()
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -69,6 +74,12 @@ class Child:
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone.
                 preexec_fn=child_setup(death_signal=signal.SIGTERM),
             )
+
+    def _forget_predecessor(self) -> None:
+        """A process that died holds no requests in work and has no breaker open."""
+        metrics_dir = self._environ.get(METRICS_VARIABLE)
+        if self._process is not None and metrics_dir is not None:
+            mark_process_dead(self._process.pid, metrics_dir)  # type: ignore[no-untyped-call]
 
     def ask_to_stop(self) -> None:
         if self.alive() and self._process is not None:

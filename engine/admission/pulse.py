@@ -21,8 +21,10 @@ FRONTS_KEY: Final = "doorbuster:fronts"  # Sorted set: a front's name, by when i
 PULSE_SECONDS: Final = 0.2
 FRONT_SECONDS: Final = 5.0  # A front that was silent for so long is gone: others take its share.
 FRONTS_MAX: Final = 4096  # Bounds the set if somebody invents names; the oldest go.
-STALE_SECONDS: Final = 5.0  # A pace nobody renewed: the worker is gone, so nobody stores. It is …
-PACE_UNKNOWN: Final = 100.0  # … a trickle then: an hour of it is about 40 MB in the streams.
+STALE_SECONDS: Final = 5.0  # A pace nobody renewed: the worker is gone, so nobody stores.
+# What is admitted then. A worker that comes back after a minute stores it all within seconds, and an
+# hour of it is about a gigabyte in the streams.
+PACE_UNKNOWN: Final = 2000.0
 UNKNOWN: Final = Pace(PACE_UNKNOWN, "worker")
 BURST_SECONDS: Final = 0.1  # Of its share a front may admit so much at once.
 
