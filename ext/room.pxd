@@ -72,6 +72,7 @@ cdef class Room:
     # The forecast.
     cdef Curve _likely
     cdef Curve _patient  # nobody leaves
+    cdef double _places_per_second
     cdef double _variation
     cdef double _steady_seconds
     cdef double _supply

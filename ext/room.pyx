@@ -248,6 +248,7 @@ cdef class Room:
     cdef int _learn_outlook(self, object outlook) except -1:
         learn_curve(&self._likely, outlook.segments, outlook.leaving)
         learn_curve(&self._patient, outlook.segments, 0)
+        self._places_per_second = outlook.places_per_second
         self._variation = outlook.variation
         self._steady_seconds = outlook.steady_seconds
         self._supply = outlook.supply
@@ -439,7 +440,7 @@ cdef class Room:
     cdef int _promise(self, View* view, double now_s) noexcept:
         """When his turn comes, and a range that holds it eight times of ten."""
         cdef double before = max(0.0, self._opens_s - now_s)
-        cdef double wait, doubt, slow
+        cdef double wait, doubt, slow, passing
         view.eta = view.eta_low = view.eta_high = -1
         if view.state == ADMITTED or view.state == OPEN:
             view.eta = view.eta_low = view.eta_high = 0
@@ -448,6 +449,9 @@ cdef class Room:
         wait = wait_of(&self._likely, view.ahead + 1)
         if wait < 0:
             return 0
+        # Where most places are deserted, passing them takes longer than serving the others.
+        passing = (view.place - self.serving) / self._places_per_second
+        wait = max(wait, passing)
         slow = wait_of(&self._patient, view.ahead + 1)
         doubt = EIGHT_OF_TEN * sqrt(
             self._variation ** 2 * min(1.0, self._steady_seconds / max(wait, 1e-9))
@@ -455,7 +459,7 @@ cdef class Room:
         )
         view.eta = before + wait
         view.eta_low = before + wait * max(0.0, 1 - doubt)
-        view.eta_high = before + (slow if slow >= 0 else 2 * wait) * (1 + doubt)
+        view.eta_high = before + max(wait, slow if slow >= 0 else 2 * wait) * (1 + doubt)
         return 0
 
     cdef double _chance_of(self, View* view) noexcept:

@@ -285,13 +285,14 @@ class Room:
         wait = -1.0 if state == "gone" or place == 0 else self._wait(ahead + 1, leaving)
         if wait < 0:
             return -1.0, -1.0, -1.0
+        wait = max(wait, (place - self.serving) / self._outlook.places_per_second)
         slow = self._wait(ahead + 1, 0)
         steady = min(1.0, self._outlook.steady_seconds / max(wait, 1e-9))
         doubt = EIGHT_OF_TEN * math.sqrt(variation**2 * steady + MODEL_VARIATION**2)
         return (
             before + wait,
             before + wait * max(0.0, 1 - doubt),
-            before + (slow if slow >= 0 else 2 * wait) * (1 + doubt),
+            before + max(wait, slow if slow >= 0 else 2 * wait) * (1 + doubt),
         )
 
     def _wait(self, people: float, leaving: float) -> float:

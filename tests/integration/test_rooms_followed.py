@@ -35,7 +35,7 @@ class Front:
 
     def __init__(self, redis: Redis, clock: ManualClock, pace: float = PACE) -> None:
         self.clock = clock
-        self.pulse = SimpleNamespace(pace=pace)
+        self.pulse = SimpleNamespace(pace=pace, fronts=1)
         self.store = RoomStore(redis, clock, our_clock_rules=True)
         self.settings = room_settings()
         self.rooms = Rooms(

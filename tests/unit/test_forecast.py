@@ -188,6 +188,14 @@ def test_everybody_gone_at_once_is_still_a_number() -> None:
     assert forecast.learn(look(10.1, waiting=0)).leaving == LEAVING_MAX
 
 
+def test_places_are_passed_as_fast_as_the_turns_allow() -> None:
+    forecast = Forecast()
+    forecast.expect(SETTINGS, 100.0)
+    assert forecast.learn(look(-600)).places_per_second == pytest.approx(4 * 100 + 64 * 10)
+    forecast.expect(SETTINGS, 100.0, fronts=8)
+    assert forecast.learn(look(-600)).places_per_second == pytest.approx(4 * 100 + 64 * 20)
+
+
 # Who buys.
 
 

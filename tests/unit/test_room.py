@@ -28,6 +28,7 @@ TICKET_SECONDS = 300
 def outlook(**changes: Any) -> Outlook:
     usual = Outlook(
         segments=((1800.0, 10.0),),
+        places_per_second=1e6,
         leaving=0.0,
         variation=0.0,
         steady_seconds=5.0,
@@ -446,6 +447,13 @@ def test_the_wait_follows_a_rate_that_changes(forms: Any) -> None:
     assert waits == {1: 0.1, 100: 10, 101: 71, 200: 170, 201: None}
 
 
+def test_deserted_places_are_passed_at_a_bounded_speed(forms: Any) -> None:
+    room = make_room(forms, look(serving=0), places_per_second=50.0)
+    room.learn_present(b"", 900)
+    told = poll(room, ticket(room, 901))
+    assert (told["ahead"], told["eta_seconds"]) == (0, 18)
+
+
 def test_people_who_leave_shorten_the_wait(forms: Any) -> None:
     steady = make_room(forms, look(serving=0))
     leaving = make_room(forms, look(serving=0), leaving=0.01)
@@ -558,6 +566,7 @@ outlooks = st.builds(
     segments=st.lists(
         st.tuples(st.floats(0.5, 100), st.just(0.0) | st.floats(0.1, 100)), max_size=6
     ).map(tuple),
+    places_per_second=st.floats(1, 1e4),
     leaving=st.just(0.0) | st.floats(0.0001, 0.02),
     variation=st.floats(0, 1),
     supply=st.floats(0, 500),

@@ -17,6 +17,11 @@ SLOW_SECONDS: Final = 60.0  # What holds later.
 NEAR_SECONDS: Final = 10.0  # How far the fast average is believed.
 PRIOR_SECONDS: Final = 2.0  # Until so much was measured, the expected pace makes up for it.
 LEAVING_SECONDS: Final = 120.0  # Absence shows once per absent_seconds: an average of several.
+# As serve.lua passes places that were deserted: …
+SKIP_FACTOR: Final = 4.0  # so many times the pace …
+SKIP_FREE: Final = 64.0  # … and so many more per turn.
+TURNS_PER_FRONT: Final = 10.0  # Turns per second: every front looks each 100 ms …
+TURNS_MAX: Final = 20.0  # … and 50 ms lie between two of them at least.
 LEAVING_MAX: Final = 0.05  # Per second: half are gone in 14 s. More is no queue, but a fault.
 LOOK_SECONDS_MAX: Final = 5.0  # After a longer gap nothing is concluded from the difference.
 FORESEE_SECONDS: Final = 0.5  # Not oftener: running ahead takes half a millisecond.
@@ -28,6 +33,7 @@ class Outlook(NamedTuple):
     """What a room's front needs to answer a poll. See ext/room.pyx for the formulas."""
 
     segments: tuple[Segment, ...]  # from the opening or from now on; then nothing is foreseen
+    places_per_second: float  # at most, however many of them are deserted
     leaving: float  # of those who wait, per second
     variation: float  # of the people served per second, relative to their mean
     steady_seconds: float  # how long a deviation from the mean lasts
@@ -70,6 +76,7 @@ class Forecast:
     def __init__(self) -> None:
         self._last: RoomLook | None = None
         self._expected = 0.0
+        self._turns = TURNS_PER_FRONT
         self._fast = Average(FAST_SECONDS)
         self._slow = Average(SLOW_SECONDS)
         self._wobble = Wobble()
@@ -79,9 +86,10 @@ class Forecast:
         self._segments: tuple[Segment, ...] = ()
         self._foreseen_ms = 0
 
-    def expect(self, settings: RoomSettings, pace: float) -> None:
-        """The room's settings, and the people per second it may be served at (inf: unlimited)."""
+    def expect(self, settings: RoomSettings, pace: float, fronts: int = 1) -> None:
+        """The room's settings, the people per second it may be served at (inf: unlimited), and by whom."""
         self._settings = settings
+        self._turns = min(TURNS_MAX, fronts * TURNS_PER_FRONT)
         pace = min(pace, settings.pace_max or math.inf)
         self._expected = pace if math.isfinite(pace) else 0.0
 
@@ -146,6 +154,8 @@ class Forecast:
         comeback = self._buying.comeback()
         return Outlook(
             segments=self._segments,
+            places_per_second=SKIP_FACTOR * self._slow.value(self._expected, PRIOR_SECONDS)
+            + SKIP_FREE * self._turns,
             leaving=min(LEAVING_MAX, max(0.0, self._left.value())),
             variation=self._wobble.value(),
             steady_seconds=FAST_SECONDS,

@@ -160,7 +160,7 @@ class Rooms:
         if look is None:
             return  # Redis lost the room. It will be furnished again; until then the last look is good.
         if followed.settings is not None:
-            followed.forecast.expect(followed.settings, pace)
+            followed.forecast.expect(followed.settings, pace, self._pulse.fronts)
         room.learn(look)
         if room.needs_draw and look.seed and followed.drawing is None:
             followed.drawing = asyncio.create_task(
