@@ -117,6 +117,7 @@ class Worker:
         self._stages = [
             [
                 Supervised("Sale sync", Periodic(engine.sales.sync, SYNC_SECONDS)),
+                Supervised("Room sync", Periodic(engine.room_control.sync, SYNC_SECONDS)),
                 Supervised("Fence watch", Periodic(fence.watch_once, WATCH_SECONDS)),
                 Supervised("Gauges", Periodic(gauges.measure_once, GAUGE_SECONDS)),
                 Supervised("Pacer", Periodic(self.pacer.measure_once, PACE_SECONDS)),
