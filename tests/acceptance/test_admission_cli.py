@@ -3,10 +3,12 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.program import UpProcess, environ, free_port, get, run, until
+from tests.support.sales import sale_document
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +116,27 @@ def test_unfit_rules_are_refused_in_one_sentence(url: str, env: dict[str, str]) 
     ):
         assert len(refused(arguments, env)) == 1, arguments
     assert said("rules", env) == before
+
+
+def test_a_buyer_verifies_the_draw_of_a_running_shop(
+    url: str, env: dict[str, str], tmp_path: Path
+) -> None:
+    room = {"order": "draw", "proof_difficulty": 0}
+    file = tmp_path / "sale.json"
+    file.write_bytes(sale_document("lots", opens_in=600, room=room))
+    assert run(f"sale create --file {file}", env).returncode == 0
+    headers = {"Authorization": f"Bearer {token('u1', env)}"}
+    entering = f"{url}/v1/sales/lots/queue"
+    until(lambda: get(entering, headers, "POST")[0] in {200, 201}, "the room gives tickets")
+    noted = json.loads(get(f"{entering}/proof")[1])["seed_hash"]
+    verify = f"queue verify --url {url} --sale lots --number 1 --place 1 --seed-hash {noted}"
+    early = run(verify, env)
+    assert (early.returncode, "has not drawn yet" in early.stderr) == (1, True)
+
+    assert run("sale open lots --now", env).returncode == 0
+    until(lambda: run(verify, env).returncode == 0, "the draw")
+    done = run(verify, env).stdout
+    assert "committed to before" in done
+    assert "Number 1 of 1 has place 1" in done
+    assert run(verify.replace("--place 1", "--place 2"), env).returncode == 1
+    assert run(verify.replace(noted, "0" * 64), env).returncode == 1

@@ -1,5 +1,6 @@
 """The door of the waiting room over HTTP: tickets, proofs, screening, and the draw's proof."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from api.tokens import Role
 from engine.admission.access import Verdict
 from engine.admission.room.draw import Finding, verify
 from engine.clock import ManualClock, SystemClock
+from engine.config import LimitKind
 from engine.keys import room_keys
 from engine.servers import EmbeddedValkey
 from tests.support.front import SECRET, Reply, Served, serve
@@ -107,6 +109,17 @@ async def test_a_visitor_has_one_number_however_often_he_comes(served: Served) -
     assert (again.status, again.json["number"]) == (200, 1)
     other = await enter(served, "u2")
     assert (other.status, other.json["number"]) == (201, 2)
+
+
+async def test_a_crowd_at_the_door_gets_one_number_each(served: Served) -> None:
+    await sell(served)
+    crowd = [f"u{position % 100}" for position in range(300)]  # Everybody clicks three times.
+    replies = await asyncio.gather(*(enter(served, user) for user in crowd))
+    numbers: dict[str, set[int]] = {}
+    for user, reply in zip(crowd, replies, strict=True):
+        numbers.setdefault(user, set()).add(reply.json["number"])
+    assert sorted(number for (number,) in numbers.values()) == list(range(1, 101))
+    assert sum(reply.status == 201 for reply in replies) == 100
 
 
 async def test_tickets_are_given_from_the_pre_queue_until_the_end(served: Served) -> None:
@@ -265,6 +278,25 @@ async def test_a_proof_is_good_for_one_number(served: Served, redis: Redis) -> N
     assert "used before" in reply.json["detail"]
 
 
+async def test_a_proof_shown_many_times_at_once_counts_once(served: Served) -> None:
+    await sell(served, proof_difficulty=200)
+    proof = await prove(served)
+    replies = await asyncio.gather(*(enter(served, altcha=proof) for _ in range(20)))
+    assert {reply.json["number"] for reply in replies} == {1}
+    assert sum(reply.status == 201 for reply in replies) == 1
+
+
+async def test_what_was_refused_is_counted_by_its_reason(served: Served) -> None:
+    await sell(served, proof_difficulty=200)
+    await enter(served)
+
+    async def is_counted() -> bool:
+        told = (await served.get("/metrics")).body.decode()
+        return 'doorbuster_refused_total{reason="altcha"}' in told
+
+    await until(is_counted, "the refusal is counted")
+
+
 async def test_a_ticket_spares_the_second_proof_and_nothing_else_does(served: Served) -> None:
     await sell(served, proof_difficulty=200)
     ticket = (await enter(served, altcha=await prove(served))).json["ticket"]
@@ -372,6 +404,27 @@ async def test_a_risk_service_that_must_be_heard_keeps_the_door_shut_while_it_fa
         assert (reply.status, reply.code) == (503, "unavailable")
         asked.status, asked.says = 200, {"verdict": "allow"}
         assert (await enter(served)).json["number"] == 1
+
+
+async def test_waiting_for_the_risk_service_takes_no_place_from_others(
+    redis: Redis, valkey: EmbeddedValkey, postgres_url: str, asked: Service
+) -> None:
+    asked.silent, asked.says = True, {"verdict": "allow"}
+    one_at_a_time = {"limit": LimitKind.FIXED, "in_flight_min": 1, "in_flight_max": 1}
+    async with serve(
+        valkey.url, postgres_url, risk_url=asked.url, risk_seconds_max=60.0, **one_at_a_time
+    ) as served:
+        await sell(served)
+        waits = asyncio.create_task(enter(served))
+
+        async def is_asked() -> bool:
+            return bool(asked.asked)
+
+        await until(is_asked, "the risk service is asked")
+        assert (await served.get("/v1/sales/demo")).status == 200
+        assert not waits.done()
+        asked.end()
+        assert (await waits).status == 201
 
 
 # The draw.
