@@ -11,7 +11,7 @@ from engine.admission.access import AccessRule
 from engine.admission.room.settings import RoomOrder, RoomSettings
 from engine.admission.room.store import RoomLook
 
-NOT_KNOWN = "Redis does not tell how the room stands."
+NOT_KNOWN = "Nobody has asked for this room yet, or Redis does not tell how it stands."
 ORDERS = {RoomOrder.FIFO: "first come, first served", RoomOrder.DRAW: "places drawn by lot"}
 
 
