@@ -108,20 +108,40 @@ async def test_a_room_nobody_furnished_is_none(front: Front) -> None:
     assert front.rooms.peek(front.sale) is None
 
 
-async def test_a_crowd_that_comes_at_once_looks_once(front: Front, inventory: Inventory) -> None:
-    await open_room(front.store, inventory, front.clock)
-    looks = 0
+def count_looks(front: Front) -> list[str]:
+    """The sales that Redis will be asked about."""
+    looks: list[str] = []
     serve = front.store.serve
 
     async def counted(sale_id: str, pace: float) -> Any:
-        nonlocal looks
-        looks += 1
+        looks.append(sale_id)
         return await serve(sale_id, pace)
 
     front.store.serve = counted  # type: ignore[method-assign]
+    return looks
+
+
+async def test_a_crowd_that_comes_at_once_looks_once(front: Front, inventory: Inventory) -> None:
+    await open_room(front.store, inventory, front.clock)
+    looks = count_looks(front)
     rooms = await asyncio.gather(*(front.rooms.follow(front.sale) for _ in range(50)))
-    assert looks == 1
+    assert looks == [SALE_ID]
     assert {id(room) for room in rooms} == {id(front.rooms.peek(front.sale))}
+
+
+async def test_a_crowd_before_a_room_that_is_not_there_looks_ten_times_a_second(
+    front: Front, inventory: Inventory
+) -> None:
+    looks = count_looks(front)
+    for _ in range(50):
+        await asyncio.gather(*(front.rooms.follow(front.sale) for _ in range(20)))
+    assert len(looks) == 1
+    await open_room(front.store, inventory, front.clock)
+    looks.clear()
+    assert await front.rooms.follow(front.sale) is None
+    front.clock.advance(seconds=0.2)
+    assert await front.rooms.follow(front.sale) is not None
+    assert len(looks) == 1
 
 
 async def test_two_fronts_agree_on_who_is_served_and_serve_no_faster_for_it(

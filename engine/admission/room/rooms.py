@@ -42,6 +42,8 @@ class Followed:
         self.unsent = b""  # Attendance that Redis did not take.
         self.unsent_drawn = -1
         self.looking = asyncio.Lock()
+        self.first: asyncio.Task[None] | None = None
+        self.tried_at = 0.0
         self.drawing: asyncio.Task[None] | None = None
 
     @property
@@ -81,9 +83,10 @@ class Rooms:
         if room := self.peek(sale):
             return room
         followed = self._followed.get(sale.sale_id) or self._add(sale)
-        async with followed.looking:  # A crowd that comes at once looks once.
-            if not followed.room.known:
-                await self._look(followed)
+        if followed.first is None or self._is_over(followed.tried_at, SERVE_SECONDS):
+            self._try_first(followed)
+        assert followed.first is not None
+        await asyncio.shield(followed.first)
         return self.peek(sale)
 
     async def refresh_once(self) -> int:
@@ -102,12 +105,27 @@ class Rooms:
             await self.refresh_once()
             await pause(self._stopped, SERVE_SECONDS)
         for followed in self._followed.values():
-            if followed.drawing is not None:
-                await asyncio.wait([followed.drawing])
+            if under_way := [task for task in (followed.first, followed.drawing) if task]:
+                await asyncio.wait(under_way)
 
     def stop(self) -> None:
         """Makes `run` return soon. Idempotent, safe before start."""
         self._stopped.set()
+
+    def _try_first(self, followed: Followed) -> None:
+        """One look for all who come at once, and no next one at once if it finds nothing."""
+        if followed.first is None or followed.first.done():
+            followed.tried_at = self._clock.monotonic()
+            followed.first = asyncio.create_task(
+                self._first_look(followed), name=f"follow {followed.sale_id}"
+            )
+            # Those who waited may have left; asyncio would report the error as never read.
+            followed.first.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _first_look(self, followed: Followed) -> None:
+        async with followed.looking:
+            if not followed.room.known:
+                await self._look(followed)
 
     def _add(self, sale: Sale) -> Followed:
         if len(self._followed) >= ROOMS_MAX:
