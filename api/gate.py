@@ -13,11 +13,12 @@ from api.bodies import Place
 from api.connection import ConnectionGuards
 from api.front import Front, fresh_prefix
 from api.patience import reading
-from api.problems import Refusal, problem_of
+from api.problems import Refusal
 from api.queue.polls import POLL, PollCall, place_shown
 from api.reservations.decision import (
     REFUSALS,
     ReserveCall,
+    answer_to_failure,
     answer_to_refusal,
     answer_to_reply,
     items_json,
@@ -156,9 +157,7 @@ class GateDoors:
         return self._reserved(request, answer_to_reply(self._engine, sale, items_text, said))
 
     def fail(self, request: Request, error: DoorbusterError) -> bytes:
-        answer = problem_of(error)
-        assert answer is not None, error
-        return self._reserved(request, answer)
+        return self._reserved(request, answer_to_failure(error))
 
     def until_text(self, until_s: bytes) -> bytes:
         return time_text(int(until_s) * 1000).encode()

@@ -30,6 +30,8 @@ _CODES: Final = {
 }
 NO_ROUTE: Final = "none"
 OVERLOADED: Final = problem(Code.OVERLOADED)
+# Whoever asks again at once, as crowds and robots do, waits where it costs nothing.
+_HELD: Final = frozenset({Code.OVERLOADED.value, Code.THROTTLED.value, Code.FORBIDDEN.value})
 
 
 class Route(NamedTuple):
@@ -112,8 +114,8 @@ async def _limited(front: Front, route: Route, request: Any, request_id: str) ->
 
 
 async def held(front: Front, answer: Answer) -> Answer:
-    """The answer, after a moment if it was a shed request's. Takes no place meanwhile."""
-    if answer.label == OVERLOADED.label:
+    """The answer, after a moment if admission refused the request. Takes no place meanwhile."""
+    if answer.label in _HELD:
         await front.held.wait()
     return answer
 

@@ -16,7 +16,7 @@ from api.front import PACE_PAID, Front
 from api.patience import reading
 from api.problems import Code, FieldError, Refusal, invalid, problem, problem_of
 from engine.core import Engine
-from engine.errors import Overloaded, Unavailable
+from engine.errors import CircuitOpen, DoorbusterError, Overloaded, Unavailable
 from engine.inventory.queue import NO_ROOM, TICKET_MISSING
 from engine.model import (
     IDEMPOTENCY_KEY_MAX,
@@ -55,6 +55,7 @@ OUTCOME_CODES: Final = {
 REFUSALS: Final = {outcome: problem(code) for outcome, code in OUTCOME_CODES.items()}
 
 PACE_EXCEEDED: Final = "More would be reserved now than can be stored; nothing was done."
+NOT_ASKED: Final = "A part of the engine fails and is not asked for a moment; nothing was done."
 
 REPLAYED: Final = (*PERSONAL, (istr("Idempotent-Replayed"), "true"))
 
@@ -127,9 +128,7 @@ async def reserve(front: Front, call: ReserveCall) -> Answer:
     except Refusal as refusal:
         return refusal.answer
     except (Overloaded, Unavailable) as error:
-        answer = problem_of(error)
-        assert answer is not None
-        return answer
+        return answer_to_failure(error)
     return answer_to_reply(engine, sale, items_text, reply)
 
 
@@ -155,6 +154,15 @@ def too_fast(front: Front, wait_s: float) -> Answer:
     """More would be reserved than can be stored: nobody is let in for so long."""
     front.counts.refused["pace"] += 1
     return problem(Code.OVERLOADED, PACE_EXCEEDED, retry_after_s=wait_s)
+
+
+def answer_to_failure(error: DoorbusterError) -> Answer:
+    """Why there is no outcome."""
+    if isinstance(error, CircuitOpen):
+        return problem(Code.UNAVAILABLE, NOT_ASKED)
+    answer = problem_of(error)
+    assert answer is not None, error
+    return answer
 
 
 def answer_to_reply(

@@ -1,6 +1,7 @@
 """Who is let in, over HTTP: priorities, rates by address and account, lists, pace, held answers."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from engine.admission.access import Verdict
+from engine.admission.breaker import IN_A_ROW_MAX
 from engine.admission.limit import Priority
 from engine.config import LimitKind
 from engine.servers import EmbeddedValkey
@@ -208,3 +210,22 @@ async def test_beyond_the_pace_new_reservations_wait_and_nothing_else_does(
     assert [told(reply) for reply in said] == [(201, None)] + [(503, "overloaded")] * 2
     assert int(said[-1].headers["Retry-After"]) > 100
     assert (await served.get(f"/v1/reservations/{made}", user="u1")).status == 200
+
+
+# Breakers.
+
+
+async def test_while_redis_is_not_asked_buyers_are_told_that_nothing_was_done(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await buy(served, "u1")
+    breaker = served.engine.inventory._breaker
+    assert breaker is not None
+    for _ in range(IN_A_ROW_MAX):
+        breaker.failed()
+    monkeypatch.setattr(breaker, "_opens_again_at", math.inf)
+    for _ in range(2):
+        reply = await buy(served, "u2")
+        assert told(reply) == (503, "unavailable")
+        assert "nothing was done" in reply.json["detail"]
+    assert served.front.limit.in_flight == 0
