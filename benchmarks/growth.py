@@ -121,7 +121,7 @@ class Shelf:
     async def _reserve(self, batch: ReserveBatch) -> None:
         first = [str(self._sale.epoch), str(SystemClock().now_ms())]
         reply = await self._script.run_packed(
-            self._redis, self._link.call, [*self.keys], first, batch.command
+            self._redis, self._link.call, [*self.keys.without_room], first, batch.command
         )
         assert len(reply) == 1, reply  # All were reserved.
 

@@ -18,6 +18,11 @@ class ShardKeys(NamedTuple):
     used: str  # bitmap: numbers of the room's tickets that a reservation was made with
     room: str  # hash: the waiting room's settings and counters
 
+    @property
+    def without_room(self) -> tuple[str, ...]:
+        """What reserve.lua takes where no request has to do with a waiting room."""
+        return self[:-2]
+
 
 def shard_keys(sale_id: str, shard: int = ONLY_SHARD) -> ShardKeys:
     tag = f"sale:{{{sale_id}.{shard}}}"

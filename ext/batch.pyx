@@ -51,6 +51,11 @@ cdef class ReserveBatch:
     def __len__(self):
         return len(self.waiters)
 
+    @property
+    def has_tickets(self):
+        """Whether a request has to do with a waiting room."""
+        return self._columns[TICKETS].length > 0
+
     def add(self, object waiter not None, str user_id not None, str reservation_id not None,
             str items_text not None, long ticket=0):
         """Adds one reservation to the call. `ticket` is -1, 0 or a number (see reserve.lua)."""

@@ -169,7 +169,11 @@ class Inventory:
         keys = shard_keys(sale.sale_id)
         with redis_errors():
             until_s, *replies = await script.run_packed(
-                self._redis, self._link.call, [*keys], arguments, batch.command
+                self._redis,
+                self._link.call,
+                [*(keys if batch.has_tickets else keys.without_room)],
+                arguments,
+                batch.command,
             )
         # A fenced sale has no deadline to say: 0, a number. No replies: all were reserved.
         return until_s or b"0", replies or [_RESERVED] * len(batch)

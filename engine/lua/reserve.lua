@@ -1,5 +1,5 @@
 -- reserve: take units out of available for a batch of buyers. One atomic step.
--- KEYS  1 config  2 stock  3 buyers  4 orders  5 arrivals  6 used  7 room
+-- KEYS  1 config  2 stock  3 buyers  4 orders  5 arrivals  6 used  7 room (the last two with tickets only)
 -- ARGV  1 epoch  2 now_ms  3 columns  4 lines
 -- `columns` is MessagePack, four arrays: user_ids, reservation_ids, wants, wishes. The first three
 -- have one element per request; a wish is items ('sku*quantity,…'), a want the number of one, from 1.
@@ -159,22 +159,25 @@ local function refusal(cart, units_max)
   return short
 end
 
--- One look at all numbers of the batch. `seen` is a table of those that are used up.
-local seen
+-- One look at all numbers of the batch. `seen` is a table of those that are used up; `aside` says who
+-- cannot be let through without a closer look.
+local seen, aside = nil, found
 if tickets then
-  local gets, numbers = {}, {}
+  seen, aside = {}, {}
+  local gets, first, size, bits = {}, {}, 0, nil
   for i = 1, requests do
-    if tickets[i] > 0 then
-      local last = #gets
-      gets[last + 1], gets[last + 2], gets[last + 3] = 'GET', 'u1', tickets[i]
-      numbers[#numbers + 1] = tickets[i]
+    local ticket = tickets[i]
+    aside[i] = found[i] or ticket < 0 or first[ticket]
+    if ticket > 0 and not first[ticket] then
+      gets[size + 1], gets[size + 2], gets[size + 3] = 'GET', 'u1', ticket
+      size = size + 3
+      first[ticket] = i
     end
   end
-  seen = {}
-  if #gets > 0 then
-    for i, bit in ipairs(redis.call('BITFIELD_RO', used, unpack(gets))) do
-      seen[numbers[i]] = bit == 1
-    end
+  if size > 0 then bits = redis.call('BITFIELD_RO', used, unpack(gets)) end
+  for bit = 1, size / 3 do
+    local ticket = gets[3 * bit]
+    if bits[bit] == 1 then seen[ticket], aside[first[ticket]] = true, true end
   end
 end
 
@@ -213,25 +216,26 @@ local function decide(i)
     records[size + 1], place[user], size = user, at, at
   end
   records[at] = (record and record .. '\n' or '') .. id .. reserved .. text
-  if tickets and tickets[i] > 0 then seen[tickets[i]] = true end
+  if tickets then seen[tickets[i]] = true end
 end
 
 -- Most are a first request for one SKU that is there: a few comparisons let them through.
-local plain = {}               -- the SKU of such a wish; none where tickets have to be looked at
+local plain = {}               -- the SKU of such a wish
 for want = 1, #texts do
   local number = sku_wanted[want]
-  plain[want] = not shut and not tickets and number and available[number] and units_wanted[want] <= per_user_max
+  plain[want] = not shut and number and available[number] and units_wanted[want] <= per_user_max
     and number
 end
 for i = 1, requests do
   local user, want = users[i], wants[i]
   local number = plain[want]
   local sum = number and taken[number] + units_wanted[want]
-  if number and sum <= available[number] and not found[i] and not place[user] then
+  if number and sum <= available[number] and not aside[i] and not place[user] then
     taken[number] = sum
     records[size + 1], records[size + 2] = user, ids[i] .. reserved .. texts[want]
     size = size + 2
     place[user] = size
+    if tickets then seen[tickets[i]] = true end
   else
     decide(i)
   end
@@ -266,12 +270,13 @@ if refused < requests then
   redis.call('XADD', orders, '*', 'until_s', until_s, 'at_ms', ARGV[2], 'batch', batch)
 end
 if tickets and refused < requests then
-  local sets, count, units = {}, 0, 0
+  local sets, size, count, units = {}, 0, 0, 0
   for i = 1, requests do
     if tickets[i] > 0 and not replies[i] then
-      sets[4 * count + 1], sets[4 * count + 2] = 'SET', 'u1'
-      sets[4 * count + 3], sets[4 * count + 4] = tickets[i], 1
-      count, units = count + 1, units + cart_of(wants[i]).units
+      local want = wants[i]
+      sets[size + 1], sets[size + 2], sets[size + 3], sets[size + 4] = 'SET', 'u1', tickets[i], 1
+      size, count = size + 4, count + 1
+      units = units + (sku_wanted[want] and units_wanted[want] or carts[want].units)
     end
   end
   if count > 0 then

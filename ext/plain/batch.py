@@ -27,6 +27,11 @@ class ReserveBatch:
     def __len__(self) -> int:
         return len(self.waiters)
 
+    @property
+    def has_tickets(self) -> bool:
+        """Whether a request has to do with a waiting room."""
+        return any(self._tickets)
+
     def add(
         self,
         waiter: Any,
@@ -57,7 +62,7 @@ class ReserveBatch:
             map(number_packed, self._wants),
             map(text_packed, self._wishes),
         ]
-        if any(self._tickets):
+        if self.has_tickets:
             columns.append(map(ticket_packed, self._tickets))
         return b"".join(array_packed(list(column)) for column in columns)
 

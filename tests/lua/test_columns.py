@@ -33,6 +33,7 @@ def test_columns_and_lines_hold_every_request_in_order(kind: Any, name: str) -> 
     for request in requests:
         batch.add(object(), *request)
 
+    assert not batch.has_tickets
     first, columns, lines = unpacked(batch.command(b"$4\r\nhead\r\n", 1))
 
     users, ids, wants, wishes = arrays(columns, 4)
@@ -65,6 +66,7 @@ def test_tickets_are_a_fifth_column_with_one_for_each_request(
 
     users, _, wants, wishes, found = arrays(columns, 5)
     assert found == tickets
+    assert batch.has_tickets
     assert len(users) == len(wants) == len(tickets)
     assert wishes == ["black*1"]
 

@@ -16,7 +16,7 @@ from engine.clock import ManualClock
 from engine.config import Settings
 from engine.inventory import Inventory
 from engine.inventory.inventory import LETTER_OF_STATE, RESOLVE_BATCH_MAX, Counters
-from engine.keys import ATTENDANCE_SLOTS
+from engine.keys import ATTENDANCE_SLOTS, shard_keys
 from engine.lua import ROOM_SCRIPT_NAMES, SCRIPT_NAMES, LuaScript
 from engine.model import RESERVATIONS_PER_BUYER_MAX, Outcome
 from engine.sales.document import SKUS_MAX
@@ -125,7 +125,7 @@ CLOCK = ManualClock()
 WRAPPERS: dict[str, tuple[Any, Callable[[Inventory], Awaitable[Any]]]] = {
     "reserve": (
         [b"0000000000"],
-        lambda i: i.reserve_batch(SALE, [wish("ann", "a*1"), wish("bob", "a*1")]),
+        lambda i: i.reserve_batch(SALE, [wish("ann", "a*1"), wish("bob", "a*1")], [7, 8]),
     ),
     "confirm": ([b"", b""], lambda i: i.confirm(SALE, [("ann", "1"), ("bob", "2")])),
     "release": ([b"", b""], lambda i: i.release(SALE, [("a", "1", "expired"), ("b", "2", "x")])),
@@ -189,6 +189,15 @@ async def test_wrapper_sends_what_the_header_lists(name: str) -> None:
     key_count, words = recorder.sent
     assert key_count == len(header.keys)
     assert len(words) - key_count == header.fixed + 2 * header.group_size
+
+
+async def test_keys_of_the_room_are_sent_with_tickets_only() -> None:
+    recorder = Recorder([b"0000000000"])
+    inventory = Inventory(cast("Redis", recorder), CLOCK, batch_max=1, queue_max=1, link=recorder)
+    await inventory.reserve_batch(SALE, [wish("ann", "a*1")])
+    key_count, words = recorder.sent
+    assert key_count == 5
+    assert words[:5] == shard_keys(SALE.sale_id).without_room
 
 
 def test_outcome_enum_has_the_words_of_reserve() -> None:

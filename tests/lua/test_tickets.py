@@ -1,5 +1,6 @@
 """reserve.lua where a waiting room is on: each number is good for one reservation."""
 
+import random
 from typing import Any, cast
 
 import pytest
@@ -146,3 +147,49 @@ async def test_used_tickets_outlive_a_recovery(
     assert await inventory.launch(later, open_settings(clock), stock) == "LAUNCHED"
 
     assert await ask(inventory, wish("bob", "black*1"), sale=later, tickets=[5]) == ["TICKET_USED"]
+
+
+async def test_a_ticket_refused_for_one_request_of_a_batch_is_good_for_another(
+    inventory: Inventory, redis: Redis, clock: ManualClock
+) -> None:
+    await put_up(inventory, clock, {"black": 9})
+    wishes = [wish("ann", "black*9"), wish("ann", "black*2", key="2"), wish("bob", "black*1")]
+    assert await ask(inventory, *wishes, tickets=[5, 5, 5]) == [
+        *("LIMIT_REACHED", "RESERVED", "TICKET_USED"),
+    ]
+    assert await room_counts(redis) == (1, 2)
+
+
+@pytest.mark.parametrize("seed", range(20_261_111, 20_261_121))
+async def test_a_batch_with_tickets_decides_as_its_requests_one_by_one(
+    inventory: Inventory, redis: Redis, clock: ManualClock, seed: int
+) -> None:
+    draw = random.Random(seed)
+    requests, tickets = [], []
+    for _ in range(200):
+        items = draw.choices(["black*1", "black*2", "black*1,white*1", "green*1"], [9, 3, 2, 1])[0]
+        requests.append(wish(f"user-{draw.randrange(60)}", items, key=str(draw.randrange(3))))
+        tickets.append(draw.choice([*[TICKET_MISSING, NO_ROOM] * 9, *range(1, 60)]))
+    stock = {"black": 60, "white": 10}
+
+    said, kept = [], []
+    for size in (1, 7, 200):
+        await redis.flushdb()
+        await put_up(inventory, clock, stock)
+        words: list[str] = []
+        for start in range(0, 200, size):
+            part = slice(start, start + size)
+            words += await ask(inventory, *requests[part], tickets=tickets[part])
+        said.append(words)
+        kept.append(
+            (
+                await redis.hgetall(KEYS.buyers),  # type: ignore[misc]
+                await counters(inventory, "black"),
+                await room_counts(redis),
+                await redis.get(ROOM.used),
+            )
+        )
+
+    assert said[0] == said[1] == said[2]
+    assert kept[0] == kept[1] == kept[2]
+    assert {"RESERVED", "TICKET_USED", "TICKET_REQUIRED", "DUPLICATE"} <= {*said[0]}
