@@ -1,18 +1,10 @@
 from libc.stdint cimport uint32_t, uint64_t
 
+from ext.curve cimport Curve
 from ext.tickets cimport Claims, TicketKey
 
 cdef enum:
-    SEGMENTS_MAX = 32  # As engine/admission/room/future.py makes them.
     STATES = 5
-
-
-cdef struct Curve:
-    int count
-    double leaving  # of those who wait, per second
-    double per_second[SEGMENTS_MAX]
-    double begins[SEGMENTS_MAX + 1]  # seconds from now
-    double people[SEGMENTS_MAX + 1]  # who may be waiting now so that all are gone when it begins
 
 
 cdef struct View:

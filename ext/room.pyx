@@ -5,12 +5,13 @@ Does no I/O and reads no clock: looks at Redis, the draw and the forecast are ha
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
-from libc.math cimport INFINITY, erfc, exp, expm1, fabs, log1p, sqrt
+from libc.math cimport INFINITY, erfc, exp, fabs, sqrt
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove, memset, strlen
-from libc.time cimport gmtime_r, time_t, tm
+from libc.string cimport memcmp, memcpy, memmove, memset
 
+from ext.curve cimport learn_curve, wait_of
+from ext.text cimport put, put_bytes, put_fraction, put_number, put_seconds, put_time
 from ext.tickets cimport NUMBER_MAX, TICKET_MAX, Claims, TicketKey
 
 
@@ -558,50 +559,6 @@ def is_gone(look not None):
     return look.state != "draining" and look.available == look.reserved == 0 < look.sold
 
 
-cdef int learn_curve(Curve* curve, object segments, double leaving) except -1:
-    """How many people are gone when: a fluid model of a queue that people leave.
-
-    Served at a rate r and left by each at a rate l, as many as r (exp(l t) - 1) / l people are gone
-    after t seconds (after W. Whitt, Fluid models for multiserver queues with abandonments, 2006). The
-    rate changes from segment to segment.
-    """
-    cdef double at = 0, people = 0, seconds, rate
-    cdef int count = 0
-    for seconds, rate in segments[:SEGMENTS_MAX]:
-        curve.begins[count], curve.people[count], curve.per_second[count] = at, people, rate
-        people += rate * (
-            seconds if leaving * (at + seconds) < 1e-9
-            else exp(leaving * at) * expm1(leaving * seconds) / leaving
-        )
-        at += seconds
-        count += 1
-    curve.begins[count], curve.people[count] = at, people
-    curve.count, curve.leaving = count, leaving
-    return 0
-
-
-cdef double wait_of(Curve* curve, double people) noexcept:
-    """Seconds until so many are gone; below 0 if that is not foreseen."""
-    cdef int low = 0, high = curve.count, middle
-    cdef double needed
-    if people > curve.people[curve.count]:
-        return -1
-    while low < high:
-        middle = (low + high) // 2
-        if curve.people[middle + 1] < people:
-            low = middle + 1
-        else:
-            high = middle
-    if low == curve.count:
-        return -1
-    needed = (people - curve.people[low]) / curve.per_second[low]
-    if curve.leaving * (curve.begins[low] + needed) >= 1e-9:
-        needed = log1p(
-            curve.leaving * needed * exp(-curve.leaving * curve.begins[low])
-        ) / curve.leaving
-    return curve.begins[low] + needed
-
-
 cdef long promised(double eta) noexcept:
     return -1 if eta < 0 else <long>(eta + 0.5)
 
@@ -641,90 +598,9 @@ cdef long count_bits(const unsigned char* bits, Py_ssize_t count) noexcept:
     return found
 
 
-cdef inline char* put(char* at, const char* text) noexcept:
-    cdef size_t length = strlen(text)
-    memcpy(at, text, length)
-    return at + length
-
-
-cdef inline char* put_bytes(char* at, bytes text) noexcept:
-    memcpy(at, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
-    return at + PyBytes_GET_SIZE(text)
-
-
-cdef char* put_number(char* at, long number) noexcept:
-    """Digits of a number that is not negative."""
-    cdef char digits[20]
-    cdef int count = 0
-    while True:
-        digits[count] = 48 + number % 10
-        number //= 10
-        count += 1
-        if number == 0:
-            break
-    while count > 0:
-        count -= 1
-        at[0] = digits[count]
-        at += 1
-    return at
-
-
-cdef char* put_fraction(char* at, long parts, long whole) noexcept:
-    """Tenths or hundredths as a decimal number, without a fraction where it is none."""
-    at = put_number(at, parts // whole)
-    parts %= whole
-    if parts == 0:
-        return at
-    at[0] = 46
-    at += 1
-    while parts > 0:
-        whole //= 10
-        at[0] = 48 + parts // whole
-        at += 1
-        parts %= whole
-    return at
-
-
-cdef char* put_seconds(char* at, double seconds) noexcept:
-    if seconds < 0:
-        return put(at, b"null")
-    return put_fraction(at, <long>(seconds * 10 + 0.5), 10)
-
-
 cdef char* put_position(char* at, View* view, bint placed) noexcept:
     if view.state == ADMITTED or view.state == OPEN:
         return put(at, b"0")
     if not placed or view.state == GONE:
         return put(at, b"null")
     return put_number(at, view.ahead + 1)
-
-
-cdef inline char* put_two(char* at, int number) noexcept:
-    at[0] = 48 + number // 10
-    at[1] = 48 + number % 10
-    return at + 2
-
-
-cdef char* put_time(char* at, long long ms) noexcept:
-    """RFC 3339, UTC, milliseconds only where there are some."""
-    cdef time_t second = ms // 1000
-    cdef int rest = ms % 1000
-    cdef tm parts
-    gmtime_r(&second, &parts)
-    at = put_number(at, 1900 + parts.tm_year)
-    at[0] = 45
-    at = put_two(at + 1, parts.tm_mon + 1)
-    at[0] = 45
-    at = put_two(at + 1, parts.tm_mday)
-    at[0] = 84
-    at = put_two(at + 1, parts.tm_hour)
-    at[0] = 58
-    at = put_two(at + 1, parts.tm_min)
-    at[0] = 58
-    at = put_two(at + 1, parts.tm_sec)
-    if rest > 0:
-        at[0] = 46
-        at[1] = 48 + rest // 100
-        at = put_two(at + 2, rest % 100)
-    at[0] = 90
-    return at + 1
