@@ -10,7 +10,6 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from prometheus_client.multiprocess import mark_process_dead
 
-
 from api.up.environment import METRICS_VARIABLE
 from engine.clock import Clock
 from engine.errors import DoorbusterError
