@@ -14,8 +14,7 @@ SEED = "00" * 32
 
 
 async def test_a_glance_shows_the_last_turn_and_changes_nothing(redis: Redis, pool: Pool) -> None:
-    clock = ManualClock()
-    clock.advance(seconds=10**9)
+    clock = ManualClock(SystemClock().now_ms())
     await open_sale(pool, make_inventory(redis))
     store = RoomStore(redis, clock, our_clock_rules=True)
     await store.furnish("demo", RoomSettings(revision=1, on=True), SEED)
