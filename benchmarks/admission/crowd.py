@@ -23,22 +23,22 @@ class CrowdPlan(msgspec.Struct, frozen=True):
 
     visitors: int = 1_000_000
     bots: float = 0.20
-    early: float = 0.45  # before T0 …
-    early_seconds: float = 120.0  # … so long before it on average
+    early: float = 0.40  # before T0 …
+    early_seconds: float = 90.0  # … so long before it on average
     prompt: float = 0.35  # with the opening …
     prompt_seconds: float = 8.0
     late_seconds: float = 90.0  # … the rest in the minutes after
-    prequeue_seconds: float = 900.0
+    prequeue_seconds: float = 600.0
     # Bots do what people do, and also: a few stand at the door as it opens, all ask for several
     # tickets, poll more often than they are told to, and many do not come when it is their turn.
     bots_at_the_door: float = 0.01
     door_seconds: float = 5.0
-    bot_tickets: int = 3  # asked for, one after the other
-    bot_hurry: float = 0.4  # of the advised interval between polls
+    bot_tickets: int = 2  # asked for, one after the other
+    bot_hurry: float = 0.5  # of the advised interval between polls
     patience_seconds: float = 600.0  # until a person leaves who waits
     returns: float = 0.35  # of those who leave come back …
     away_seconds: tuple[float, float] = (10.0, 280.0)  # … within five minutes
-    gives_up_none: tuple[float, float] = (0.9, 0.4)  # of people, of bots, at a poll that says so …
+    gives_up_none: tuple[float, float] = (0.7, 0.4)  # of people, of bots, at a poll that says so …
     gives_up_slim: tuple[float, float] = (0.1, 0.0)
     no_show: tuple[float, float] = (0.12, 0.40)  # of admitted people, of admitted bots
     think_seconds: tuple[float, float] = (12.0, 0.6)  # median and sigma of a lognormal

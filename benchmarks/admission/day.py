@@ -45,8 +45,8 @@ class Day:
         visitors = crowd.plan.visitors
         self.crowd, self.store, self._shop = crowd, store, shop
         self.first_sold_out_s: float | None = None  # None available for the first time
-        self.record = Record(visitors)
         self.t0_tick = int(crowd.plan.prequeue_seconds * TICKS_PER_SECOND)
+        self.record = Record(visitors, self.t0_tick)
         self.tick = 0
         self._state = bytearray(visitors)
         self._users = [f"v{number}" for number in range(visitors)]
@@ -174,11 +174,12 @@ class Day:
     def _wait_on(self, visitor: int, said: Said) -> None:
         record, interval_s, says = self.record, said.poll_after_seconds, said.chance_says
         record.says[says] += 1
-        if said.state == "waiting":
+        if said.eta_seconds is not None:
             place = self._place(visitor)
-            record.told_to_wait(place)
-            if said.eta_seconds is not None and place <= self._places_told_max:
+            if place <= self._places_told_max:
                 record.promise(place, self.tick, said)
+        if said.state == "waiting":
+            record.told_to_wait(self._place(visitor))
             if says in HOPELESS and self.crowd.gives_up(visitor, says):
                 record.counts["gave_up"] += 1
                 self._state[visitor] = State.GONE

@@ -22,8 +22,8 @@ class StorePlan(msgspec.Struct, frozen=True):
 
     per_second: float = 120.0
     spell_after: float = 45.0
-    spell_seconds: float = 20.0
-    spell_share: float = 0.3  # of the usual capacity is left meanwhile
+    spell_seconds: float = 15.0
+    spell_share: float = 0.4  # of the usual capacity is left meanwhile
 
 
 class Store:

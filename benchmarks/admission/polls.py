@@ -40,6 +40,7 @@ SECONDS: Final = 4
 WARM_SECONDS: Final = 1
 READY_SECONDS_MAX: Final = 10.0
 POLL_US_MAX: Final = 10.0
+REFUSED_SHARE_MAX: Final = 0.001  # A stall of the machine sheds a few.
 
 # Whole requests, one per visitor, built before the first is sent.
 _SCRIPT: Final = """
@@ -194,7 +195,7 @@ def _bill(under_test: Stand, pids: list[int], work: Callable[[], Any]) -> dict[s
     asked = {name: count - before.get(name, 0) for name, count in after.items()}
     found: dict[str, Any] = {"redis": {name: count for name, count in asked.items() if count}}
     if isinstance(said, WrkResult):
-        if said.refused or said.broken:
+        if said.refused > said.requests * REFUSED_SHARE_MAX or said.broken:
             raise RuntimeError(f"{said.refused} were refused, {said.broken} connections broke")
         found |= {"requests": said.requests, "us": cpu_s / said.requests * 1e6}
         found |= {"per_second": said.requests_per_second, "p99_ms": said.p99_ms}

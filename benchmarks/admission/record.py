@@ -6,7 +6,7 @@ Knows the visitors' side only: what polls and clicks were answered, and how the 
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from benchmarks.admission.crowd import NEVER, TICKS_PER_SECOND
@@ -25,6 +25,7 @@ class Promise(NamedTuple):
     high_s: float
     actual_s: float
     interval_s: float
+    is_open: bool  # made after the opening, not before it
 
     @property
     def error(self) -> float:
@@ -35,7 +36,8 @@ class Promise(NamedTuple):
 class Record:
     """One day, as it was told. Places are those in the line: numbers, or what a draw made of them."""
 
-    def __init__(self, visitors: int) -> None:
+    def __init__(self, visitors: int, t0_tick: int = 0) -> None:
+        self._t0_tick = t0_tick
         self.counts: Counter[str] = Counter()
         self.units: Counter[str] = Counter()  # sold, by kind of buyer
         self.admitted_at = array("i", [-1]) * visitors
@@ -85,18 +87,20 @@ class Record:
         for place, tick, eta_s, low_s, high_s, interval_s, _ in zip(*self._promises, strict=True):
             if place <= last:
                 served = bisect_left(self.serving, place)
-                yield Promise(eta_s, low_s, high_s, (served - tick) / TICKS_PER_SECOND, interval_s)
+                actual_s = (served - tick) / TICKS_PER_SECOND
+                is_open = tick >= self._t0_tick
+                yield Promise(eta_s, low_s, high_s, actual_s, interval_s, is_open)
 
     def eta(self) -> dict[str, Any]:
         """How far promises were from what came."""
         kept = list(self.kept())
         if not kept:
             return {"promises": 0}
-        errors = sorted(promise.error for promise in kept)
         inside = sum(p.low_s - 0.5 <= p.actual_s <= p.high_s + 0.5 for p in kept)
         return {
             "promises": len(kept),
-            **{f"error_p{p}": round(errors[len(errors) * p // 100], 4) for p in (50, 90, 99)},
+            **_errors(kept),
+            "after_opening": _errors([promise for promise in kept if promise.is_open]),
             "inside_range": round(inside / len(kept), 4),
             "points": [
                 (round(p.eta_s, 1), round(p.actual_s, 1))
@@ -121,3 +125,9 @@ class Record:
             for tenth in range(CHANCE_BINS)
             if told[tenth]
         ]
+
+
+def _errors(promises: Sequence[Promise]) -> dict[str, float]:
+    """Percentiles of the error, each promise counted once."""
+    errors = sorted(promise.error for promise in promises) or [0.0]
+    return {f"error_p{p}": round(errors[len(errors) * p // 100], 4) for p in (50, 90, 99)}

@@ -92,6 +92,7 @@ def figures(plan: Plan, found: dict[str, Any]) -> list[Figure]:
     """What the table of all benchmarks shows."""
     counts, units = found["counts"], found["units"]
     sold = max(1, sum(units.values()))
+    after = found["eta"].get("after_opening", {})
     bots = found["bots"] / plan.crowd.visitors
     return [
         Figure("visitors", plan.crowd.visitors, "", ratio=f"bots: {bots:.0%}; {plan.shop.order}"),
@@ -102,6 +103,7 @@ def figures(plan: Plan, found: dict[str, Any]) -> list[Figure]:
             "ETA error, p90", found["eta"].get("error_p90", 1e3), "", ETA_ERROR_MAX,
             f"of {found['eta']['promises']:,} promises",
         ),
+        Figure("of promises made after the opening", after.get("error_p90", 0.0), ""),
         exactly("units sold", found["sold"], "units", plan.shop.units),
         Figure("first time that none was available", found["first_sold_out_s"] or -1, "s after T0"),
         Figure("all units sold", found["gone_s"] or -1, "s after T0"),

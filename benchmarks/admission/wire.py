@@ -47,6 +47,7 @@ class SlowWire:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        far_writer = None
         try:
             far_reader, far_writer = await asyncio.open_unix_connection(self._target)
             async with asyncio.TaskGroup() as group:
@@ -55,7 +56,9 @@ class SlowWire:
         except* (OSError, asyncio.CancelledError):
             pass  # One side has gone: so does the other.
         finally:
-            writer.close()
+            for each in (writer, far_writer):
+                if each is not None:
+                    each.close()
             self._tasks.discard(task)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -69,7 +72,7 @@ class SlowWire:
                 if (wait_s := at - loop.time()) > 0:
                     await asyncio.sleep(wait_s)
                 if not data:
-                    writer.close()
+                    writer.write_eof()  # The other direction may go on.
                     return
                 writer.write(data)
                 await writer.drain()
