@@ -40,8 +40,8 @@ class SaleItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     price: Money
 
 
-class SaleDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A sale as an operator writes it. Times are UTC."""
+class SaleDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A sale as an operator writes it, without what needs no saying. Times are UTC."""
 
     sale_id: str
     name: dict[str, str]
