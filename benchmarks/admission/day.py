@@ -18,6 +18,7 @@ END_SECONDS_MAX: Final = 3600  # After T0: then the day ends, whatever is left.
 PLACES_TOLD_FACTOR: Final = (
     10  # Promises are kept of so many places per unit; the others are hopeless.
 )
+WAITS: Final = frozenset({"prequeue", "waiting"})
 HOPELESS: Final = frozenset({"slim", "none"})
 WATCH_TICKS: Final = 50  # Every so often Redis is asked whether polls reached it.
 RETRY_RESERVED_SECONDS: Final = 4.0  # A page asks again when all units are in others' hands.
@@ -155,6 +156,9 @@ class Day:
             self.record.counts["polls_without_ticket"] += 1
             self._state[visitor] = State.AWAY
             self._plan(visitor, self.tick + 1)
+        elif said.state in WAITS:  # As nearly all are told.
+            self._tickets[visitor] = said.ticket.encode()
+            self._wait_on(visitor, said)
         else:
             self._hear(visitor, said)
 
@@ -186,7 +190,8 @@ class Day:
                 return
         record.interval_s[visitor] = interval_s
         self._state[visitor] = WAITING
-        self._plan(visitor, self.tick + self.crowd.polls_in(visitor, interval_s))
+        self._due[self.tick + self.crowd.polls_in(visitor, interval_s)].append(visitor)
+        self._here += 1
 
     def _place(self, visitor: int) -> int:
         places, number = self._shop.places, self._number[visitor]
