@@ -1,4 +1,5 @@
-"""The straight path: reserve calls about which nothing has to be asked join their batch at once.
+"""The straight path: reserve calls about which nothing has to be asked join their batch at once,
+and a poll of a queue is answered from its room in memory.
 
 It knows only yes. A call with a token, a body or a sale that it does not know, a caller over his
 rate, too much in work: all that is decided by the one decision function, from the start. So the
