@@ -1,8 +1,9 @@
-"""load.py USERS SECONDS: opens a sale of its own, sends locust's shoppers to it, then proves the invariants.
+"""load.py USERS SECONDS [--room]: opens a sale of its own, sends locust's shoppers to it, proves the invariants.
 
 The exit status is 0 only if no call failed, every promise was seen to be kept, and every invariant holds.
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,9 @@ LOCUSTFILE: Final = Path(__file__).parent.parent / "loadtest" / "locustfile.py"
 # A shopper buys about three times in the rush: so the sale is sold out some time before its end.
 UNITS_PER_USER: Final = 2
 VISITS_PER_SECOND_MAX: Final = 2  # of one shopper; each as another buyer
+PROOF: Final = (
+    2_000  # Tries at most for a ticket: 2 ms, shoppers share their cores with the engine.
+)
 ARRIVALS: Final = 100  # shoppers per second, as in the locustfile
 LEAD_SECONDS: Final = 4  # for locust to start, and for the first to look around
 PERCENTS: Final = (0.5, 0.95, 0.99)
@@ -58,6 +62,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     users: int
     seconds: int  # from the start to the end of the decay
+    room: bool = False  # a waiting room before the sale
 
     @property
     def calm_seconds(self) -> float:
@@ -84,6 +89,8 @@ def main(plan: Plan, console: Console) -> int:
         tokens, statistics = Path(folder) / "tokens.txt", Path(folder) / "statistics"
         write_tokens(settings, sale, plan, tokens)
         uvloop.run(put_up(settings, sale))
+        if plan.room:
+            open_room(sale.sale_id, plan)
         console.print(
             f"Sale {sale.sale_id}: {plan.users * UNITS_PER_USER:,} units, open in "
             f"{plan.calm_seconds:.0f} s. {plan.users:,} shoppers will be at the door.",
@@ -95,6 +102,14 @@ def main(plan: Plan, console: Console) -> int:
         told(code, said, statistics.with_suffix(".json"), console)
     checked = subprocess.run([str(PROGRAMS / "doorbuster"), "check", sale.sale_id], check=False)
     return code or checked.returncode
+
+
+def open_room(sale_id: str, plan: Plan) -> None:
+    """A room that is worth waiting in: its units last for about half of the rush."""
+    pace = max(1, round(plan.users * UNITS_PER_USER / (plan.spike_seconds / 2)))
+    command = [str(PROGRAMS / "doorbuster"), "admission", "set", sale_id, "--on"]
+    command += ["--pace", str(pace), "--proof", str(PROOF)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def write_tokens(settings: Settings, sale: SaleDocument, plan: Plan, path: Path) -> None:
@@ -183,8 +198,17 @@ def as_table(rows: list[Timed]) -> Table:
     return table
 
 
+def read_plan() -> Plan:
+    parser = argparse.ArgumentParser(prog="load.py", description=__doc__)
+    parser.add_argument("users", type=int)
+    parser.add_argument("seconds", type=int)
+    parser.add_argument("--room", action="store_true", help="with a waiting room before the sale")
+    asked = parser.parse_args()
+    return Plan(asked.users, asked.seconds, asked.room)
+
+
 if __name__ == "__main__":
     try:
-        sys.exit(main(Plan(int(sys.argv[1]), int(sys.argv[2])), Console()))
+        sys.exit(main(read_plan(), Console()))
     except DoorbusterError as error:
         sys.exit(str(error))
