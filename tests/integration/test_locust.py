@@ -100,6 +100,24 @@ def test_crowd_that_waits_for_the_doors_buys_every_unit_once(site: Site) -> None
     assert run("check doors", site.env).returncode == 0
 
 
+def test_crowd_goes_through_the_waiting_room_and_home_when_nothing_is_left(site: Site) -> None:
+    room = {"pace_max": 20, "proof_difficulty": 500, "admission_seconds": 10}
+    options = site.put_up("lobby", opens_in=6, auto_capture=True, room=room)
+
+    told = shop(options | {"abandon": 0, "spike_seconds": 8})
+
+    assert told.code == 0, told.text
+    tally = told.tally
+    assert tally["acknowledged"] == tally["ordered"] == UNITS == site.units("lobby")
+    assert tally["queued"] >= 50
+    assert tally["gone"] > 0
+    # Nobody clicks without a turn, and the turns are about as many as the units.
+    assert UNITS <= tally["clicks"] < tally["queued"]
+    assert (tally["unknown"], tally["missing"]) == (0, 0)
+    assert "ticket_required" not in told.text
+    assert run("check lobby", site.env).returncode == 0
+
+
 def test_master_and_two_workers_share_buyers_without_overlap_and_add_up_one_tally(
     site: Site,
 ) -> None:
