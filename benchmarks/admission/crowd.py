@@ -56,6 +56,8 @@ class Crowd:
     def __init__(self, plan: CrowdPlan, seed: int) -> None:
         self.plan = plan
         self._rng = random.Random(seed)
+        self._random = self._rng.random
+        self._bot_hurry = plan.bot_hurry * TICKS_PER_SECOND
         self.is_bot = bytearray(self._rng.random() < plan.bots for _ in range(plan.visitors))
 
     def arrivals(self) -> "array[int]":
@@ -90,9 +92,8 @@ class Crowd:
 
     def polls_in(self, visitor: int, advised_s: float) -> int:
         """Ticks until the next poll. People's pages do as advised, give or take a timer's tick."""
-        if self.is_bot[visitor]:
-            advised_s *= self.plan.bot_hurry
-        return max(1, int(advised_s * TICKS_PER_SECOND + self._rng.random()))
+        hurry = self._bot_hurry if self.is_bot[visitor] else TICKS_PER_SECOND
+        return int(advised_s * hurry + self._random()) or 1
 
     def gives_up(self, visitor: int, chance_says: str | None) -> bool:
         """Whether somebody who is told this leaves for good."""

@@ -15,7 +15,7 @@ import uvloop
 
 from benchmarks.admission.wire import SlowWire
 from benchmarks.capacity.load import Offer, as_figures, send
-from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, database, open_engine, stand
+from benchmarks.capacity.stand import Stand, database, open_engine, stand
 from benchmarks.capacity.step import SKU, make_document, prove, target, until_stored
 from benchmarks.figures import Figure, at_most
 from benchmarks.rig import temporary_folder
@@ -45,13 +45,12 @@ def measure(contenders: Mapping[str, Mapping[str, Any]], *, quick: bool) -> dict
 
 
 async def _measure_one(changes: Mapping[str, Any], *, quick: bool) -> dict[str, Any]:
-    buyers = BUYERS_QUICK if quick else BUYERS
     with temporary_folder() as folder, database() as postgres:
         wire = SlowWire(folder)
         wire.url(postgres.url)
         async with wire.open():
             # Started in a thread: what the engine asks at its start goes through this loop.
-            context = stand(postgres, buyers=buyers, changes=changes, wire=wire.url)
+            context = stand(postgres, changes=changes, wire=wire.url)
             under_test = await asyncio.to_thread(context.__enter__)
             try:
                 engine = await open_engine(under_test)

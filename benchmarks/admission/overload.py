@@ -21,7 +21,7 @@ import uvloop
 from benchmarks.admission import fault
 from benchmarks.capacity.alone import run_alone
 from benchmarks.capacity.load import Offer
-from benchmarks.capacity.stand import BUYERS, BUYERS_QUICK, Stand, database, open_engine, stand
+from benchmarks.capacity.stand import Stand, database, open_engine, stand
 from benchmarks.capacity.step import intact, run_step
 from benchmarks.capacity.sweep import flood
 from benchmarks.figures import Figure, at_least, at_most
@@ -60,10 +60,9 @@ def measure(folder: Path, *, quick: bool = False) -> dict[str, Any]:  # noqa: AR
 
 
 def _steps_of_all(*, quick: bool) -> dict[str, list[dict[str, Any]]]:
-    buyers = BUYERS_QUICK if quick else BUYERS
     with database() as postgres, ExitStack() as stack:
         stands = {
-            name: stack.enter_context(stand(postgres, buyers=buyers, changes=changes))
+            name: stack.enter_context(stand(postgres, changes=changes))
             for name, changes in CONTENDERS.items()
         }
         return uvloop.run(_steps(stands, quick=quick))

@@ -90,7 +90,7 @@ def medians(steps: Sequence[Values], field: str, inner: str = "") -> list[tuple[
 
 def limit_chart(found: Values, *, narrow: bool) -> Spec:
     height, right, left = (520, 14, 44) if narrow else (470, 176, 62)
-    top, bottom = 44, 54
+    top, bottom = 44, 78 if narrow else 54
     goodput = {name: medians(found["steps"][name], "goodput_per_s") for name in SIDES}
     p99 = {name: medians(found["steps"][name], "accepted_latency_ms", "p99") for name in SIDES}
     names = [f"{times:g}×" for times, _ in goodput["adaptive"]]
@@ -150,7 +150,7 @@ def _ends(
         text = "  ".join(
             f'<span style="color:{color}">●</span> {title}' for title, color in SIDES.values()
         )
-        return [label(text, xref="paper", yref="paper", x=0, y=0, yshift=-32, xanchor="left",
+        return [label(text, xref="paper", yref="paper", x=0, y=0, yshift=-46, xanchor="left",
                       yanchor="top")]  # fmt: skip
     return end_labels(
         [SIDES[name] for name in pairs],
@@ -229,7 +229,7 @@ def _fault_finding(faults: Mapping[str, Values]) -> str:
 
 def fault_chart(faults: Mapping[str, Values], *, narrow: bool) -> Spec:
     height, right, left = (560, 14, 44) if narrow else (480, 176, 62)
-    top, bottom = 44, 54
+    top, bottom = 44, 78 if narrow else 54
     begins, ends = faults["adaptive"]["fault_s"]
     rates = {name: faults[name]["rates"] for name in SIDES}
     behind = {name: [(s["s"], s["behind"]) for s in faults[name]["samples"]] for name in SIDES}

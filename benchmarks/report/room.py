@@ -138,14 +138,14 @@ def day_chart(day: Values, shown: Sequence[Second], *, narrow: bool) -> Spec:
         _line(xs, waiting, "$front", "y", "%{y:,} present and waiting", fill=True),
         *_stack(xs, shown, STOCK, "y2", units),
         _line(xs, [pair[1] for pair in paces], "$worker", "y3", "the store can take %{y:,.0f}/s"),
-        _line(xs, _served_per_second(shown), "$front", "y3", "%{y:,.0f} numbers served/s"),
+        _line(xs, _admitted_per_second(shown), "$front", "y3", "%{y:,.0f} people let in/s"),
         *_stack(xs, [_shares(each["says"]) for each in shown], SAYS, "y4", 1.0),
     ]
     captions = (
         "People present and waiting",
         "Units",
-        "Served per second, and what the store can take" if not narrow else "Per second",
-        "Chances told, share of polls",
+        "Let in per second, and what the store can take" if not narrow else "Per second",
+        "Chances told, share of polls" if not narrow else "Chances",
     )
     annotations = [
         *[
@@ -212,11 +212,11 @@ def _shares(says: Mapping[str, int]) -> dict[str, float]:
     return {name: says.get(name, 0) / total for name in SAYS} if total else {}
 
 
-def _served_per_second(shown: Sequence[Second]) -> list[float]:
+def _admitted_per_second(shown: Sequence[Second]) -> list[float]:
     """Smoothed over the distance between two points."""
     found = [0.0]
     for before, after in pairwise(shown):
-        found.append((after["serving"] - before["serving"]) / max(1, after["s"] - before["s"]))
+        found.append((after["admitted"] - before["admitted"]) / max(1, after["s"] - before["s"]))
     return found
 
 
@@ -230,8 +230,8 @@ def _side_labels(shown: Sequence[Second], units: int, top_pace: float, pixels: f
     return [
         *end_labels([(title, _readable(color)) for color, title in STOCK.values()], stock,
                     span=(0, units), pixels=pixels * 0.19, yref="y2", **place),
-        *end_labels([("served", "$front"), ("store", "$worker")],
-                    [shown[-1]["rate"] * 0.4, shown[-1]["capacity"]],
+        *end_labels([("let in", "$front"), ("store", "$worker")],
+                    [_admitted_per_second(shown)[-1], shown[-1]["capacity"]],
                     span=(0, top_pace), pixels=pixels * 0.19, yref="y3", **place),
         *end_labels([(title, _readable(color)) for color, title in SAYS.values()], says,
                     span=(0, 1), pixels=pixels * 0.19, yref="y4", **place),
@@ -255,7 +255,7 @@ def _narrow_keys(domains: Sequence[Sequence[float]]) -> list[Spec]:
     """The same names in a line above each panel, where there is no room beside it."""
     rows = (
         (domains[1], list(STOCK.values())),
-        (domains[2], [("$front", "served"), ("$worker", "store")]),
+        (domains[2], [("$front", "let in"), ("$worker", "store")]),
         (domains[3], list(SAYS.values())),
     )
     return [

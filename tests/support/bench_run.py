@@ -234,6 +234,82 @@ def drain() -> Json:
     return {"figures": [orders, figure("worker CPU", 1.6, "µs / order")]}
 
 
+def limit_step(times: float, goodput: float, p99_ms: float) -> Json:
+    outcomes = {"201": int(goodput * 4), "503": int(times * 400), "unsent": int(times * 9000)}
+    more = {"times": times, "round": 0, "goodput_per_s": goodput, "outcomes": outcomes}
+    return load_step(18_000 * times, p99_ms, goodput, **more)
+
+
+def fault(slow: float, behind: float, recovery: float | None) -> Json:
+    seconds = [number / 2 for number in range(50)]
+    rates = [(s, slow if 6 < s < 15 else 12_000) for s in seconds]
+    waiting = [
+        {"s": s, "accepted": s, "behind": behind * (5 < s < 16), "entries": 9, "pace": -1}
+        for s in seconds
+    ]
+    return load_step(12_000, 30.0, slow) | {
+        "fault_s": [5.0, 15.0],
+        "delay_s": 0.4,
+        "samples": waiting,
+        "rates": rates,
+        "usual_per_s": 12_000,
+        "slow_per_s": slow,
+        "behind_max": behind,
+        "recovery_s": recovery,
+    }
+
+
+def day() -> Json:
+    seconds = [
+        {
+            "s": s, "issued": 9000 + s, "serving": max(0, s) * 10, "admitted": max(0, s) * 9,
+            "waiting": 9000 - 10 * max(0, s), "available": max(0, 1000 - 9 * max(0, s)),
+            "reserved": 5 if 0 < s < 110 else 0, "sold": min(1000, 9 * max(0, s)), "rate": 10.0,
+            "pace": None, "capacity": 12.0 + s % 5, "backlog": 3,
+            "says": {"good": 4, "fair": 2, "slim": 2, "none": 12} if s < 110 else {},
+        }
+        for s in range(-200, 140)
+    ]  # fmt: skip
+    return {
+        "plan": {"crowd": {"visitors": 100_000}, "shop": {"units": 1000}},
+        "counts": {"polls": 900_000, "left": 5000, "told_gone": 700},
+        "units": {"people": 800, "bots": 200},
+        "sold": 1000,
+        "bots": 20_000,
+        "gone_s": 118.0,
+        "gone_beyond_interval_s": 0.1,
+        "eta": {
+            "promises": 5000, "error_p50": 0.02, "error_p90": 0.11, "inside_range": 0.81,
+            "points": [(100.0, 110.0), (20.0, 22.0), (5.0, 4.5)],
+        },
+        "eta_error_is": "|promised − actual| / max(actual, poll interval)",
+        "chances": [{"from": 0.9, "told": 800, "served": 0.97}],
+        "seconds": seconds,
+    }  # fmt: skip
+
+
+def admission() -> Json:
+    steps = {
+        "adaptive": [limit_step(1, 17_500, 18), limit_step(10, 16_900, 44)],
+        "fixed": [limit_step(1, 17_400, 19), limit_step(10, 15_100, 280)],
+    }
+    sides = {
+        "adaptive": {"peak_per_s": 17_500, "share": 0.966, "p99_ms": 44, "growth_mib": 0.4},
+        "fixed": {"peak_per_s": 17_400, "share": 0.868, "p99_ms": 280, "growth_mib": 1.5},
+    }
+    faults = {"adaptive": fault(3900, 7800, 1.2), "fixed": fault(11_800, 81_000, None)}
+    return {
+        "durability": "strict",
+        "costs": {"nanoseconds": {"throttle, user known": 145.0, "room, a poll": 812.0}},
+        "simulation": day(),
+        "draw": day(),
+        "overload": {"steps": steps, "sides": sides, "faults": faults},
+        "skipped": {},
+        "failed": {},
+        "figures": [figure("costs: room, a poll", 812, "ns", "≤ 1,000", ok=True)],
+    }
+
+
 ALL = {
     "environment": environment,
     "sweep": sweep,
@@ -245,6 +321,7 @@ ALL = {
     "kernels": kernels,
     "redis": redis,
     "drain": drain,
+    "admission": admission,
 }
 
 

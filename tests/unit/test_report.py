@@ -101,6 +101,10 @@ def test_page_has_every_chart_wide_and_narrow() -> None:
         "sweep-0",
         "cpu-0",
         "overload-0",
+        "limit-0",
+        "fault-0",
+        "room-0",
+        "room-1",
         "side-by-side-0",
         "side-by-side-1",
         "scaling-0",
@@ -139,7 +143,7 @@ def test_verdict_stands_first_and_names_rate_latency_mode_and_proof() -> None:
     said = verdict(make_run())
     assert said in page.text
     assert page.text.index(said) < page.text.index("Throughput and latency")
-    for words in ("27,000 reservations a second", "4.60 ms", "strict", "28 steps"):
+    for words in ("27,000 reservations a second", "4.60 ms", "strict", "34 steps"):
         assert words in said
 
 
@@ -153,7 +157,7 @@ def test_broken_invariant_outranks_every_figure() -> None:
     [(sentence, bad), *_] = remarks(run)
     assert bad
     assert "no oversell — 3 too many" in sentence
-    assert "BROKEN in 1 of 28 steps: overload (3× offered)" in section(run, "invariants").finding
+    assert "BROKEN in 1 of 34 steps: overload (3× offered)" in section(run, "invariants").finding
 
 
 def test_missing_groups_are_said_and_leave_the_rest_alone() -> None:
@@ -176,6 +180,38 @@ def test_group_that_failed_is_said_first() -> None:
     run = make_run(drain={"failed": {"drain": text}})
     assert remarks(run)[0] == ("Drain failed: AssertionError: 7 of 9 stored", True)
     assert "Draining into Postgres. It failed: AssertionError: 7 of 9 stored" in page_of(run).text
+
+
+def test_admission_says_what_was_promised_and_what_came() -> None:
+    run = make_run()
+
+    said = section(run, "room").finding
+    assert "All 1,000 units were sold 118 s after the opening" in said
+    assert "nobody present was passed over" in said
+    assert "within 11 % of what was promised" in said
+    assert "With a draw" in " ".join(section(run, "room").notes)
+    assert "keeps 97 % of its best goodput" in section(run, "limit").finding
+    assert "p99 of 44 ms" in section(run, "limit").finding
+    fault = section(run, "fault").finding
+    assert "slows by itself from 12,000 to 3,900/s" in fault
+    assert "is back 1.20 s after the fault's end" in fault
+    assert "81,000 wait" in fault
+    assert "room, a poll: 812 ns" in section(run, "admission-costs").finding
+
+
+def test_day_that_passed_people_over_says_so() -> None:
+    admission = groups()["admission"]
+    admission["simulation"]["counts"]["passed_over"] = 3
+    said = section(make_run(admission=admission), "room").finding
+    assert "3 present were passed over" in said
+
+
+def test_parts_of_admission_that_failed_leave_the_others_alone() -> None:
+    admission = groups()["admission"] | {"simulation": None, "failed": {"simulation": "a\nBad: x"}}
+    page = page_of(make_run(admission=admission))
+    assert "room-0" not in page.charts
+    assert "limit-0" in page.charts
+    assert "It failed: Bad: x" in page.text
 
 
 def test_run_of_one_group_is_still_a_page() -> None:
@@ -222,7 +258,7 @@ def test_half_section_without_a_neighbour_takes_the_whole_width() -> None:
 def test_missed_target_is_named() -> None:
     drain = {"figures": [figure("orders stored", 61_000, "orders/s", "≥ 80,000", ok=False)]}
     run = make_run(drain=drain)
-    assert any("1 of 2 targets" in said and "orders stored" in said for said, _ in remarks(run))
+    assert any("2 of 3 targets" in said and "orders stored" in said for said, _ in remarks(run))
     assert "missed" in section(run, "drain").finding
 
 
