@@ -187,13 +187,17 @@ def _read_item(fields: _Fields) -> SaleItem:
 
 def _read_room(fields: _Fields) -> RoomSettings | None:
     """The waiting room: what is left out is as it usually is, and a room that is described is on."""
-    if not fields.has("room"):
+    if not fields.has("room") or fields.read("room", _anything) is None:
         return None
     room, usual = fields.inner("room"), RoomSettings(on=True)
     settings = {name: room.read(name, check, getattr(usual, name)) for name, check in _ROOM.items()}
     pace_max = room.read("pace_max", _pace_max) if room.has("pace_max") else None
     room.refuse_unknown()
     return RoomSettings(**settings, pace_max=pace_max)
+
+
+def _anything(value: object) -> object:
+    return value
 
 
 def _list(value: object) -> list[object]:

@@ -162,7 +162,8 @@ def test_number_of_problems_is_bounded() -> None:
 
 
 def test_a_sale_has_no_room_unless_it_says_so() -> None:
-    assert parse_sale_document(msgspec.json.encode(document())).room is None
+    for raw in (document(), document(room=None)):
+        assert parse_sale_document(msgspec.json.encode(raw)).room is None
 
 
 def test_a_room_that_is_described_is_on_and_otherwise_as_usual() -> None:
@@ -191,7 +192,7 @@ def test_a_room_is_read_in_full() -> None:
     ("room", "wrong"),
     [
         ([], ["room: must be an object"]),
-        (None, ["room: must be an object"]),
+        ("fifo", ["room: must be an object"]),
         ({"order": "raffle"}, ["room.order: must be fifo or draw"]),
         ({"order": ["draw"]}, ["room.order: must be fifo or draw"]),
         ({"on": 1}, ["room.on: must be true or false"]),
