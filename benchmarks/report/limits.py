@@ -148,7 +148,8 @@ def _ends(
         if y != "y":
             return []
         text = "  ".join(
-            f'<span style="color:{color}">●</span> {title}' for title, color in SIDES.values()
+            f'<span style="color:{color}">●</span> {title.partition(",")[0]}'
+            for title, color in SIDES.values()
         )
         return [label(text, xref="paper", yref="paper", x=0, y=0, yshift=-46, xanchor="left",
                       yanchor="top")]  # fmt: skip
