@@ -22,7 +22,9 @@ from benchmarks.rig import temporary_folder
 from engine.core import Engine
 from engine.keys import shard_keys
 
-DELAY_SECONDS: Final = 0.4  # of each piece, each way: a round trip takes 0.8 s more
+DELAY_SECONDS: Final = (
+    0.1  # of each piece, each way: a statement of several round trips takes over a second
+)
 BEFORE, DURING, AFTER = 5.0, 10.0, 10.0  # seconds
 QUICK_SHARE: Final = 0.4  # of these seconds
 RATE: Final = 12_000.0  # offered: within what the engine stores when all is well
