@@ -186,6 +186,12 @@ async def _open_sale(engine: Engine, sale_id: str) -> Sale:
     phase = sale.phase(engine.clock.now_ms())
     if phase is not SalePhase.OPEN:
         raise Conflict("not_open", f"Sale {sale_id} is {phase}, so nobody can buy.")
+    if sale.room is not None and sale.room.on:
+        raise Conflict(
+            "room_on",
+            f"Sale {sale_id} has its waiting room on, and a rush goes straight to the counter: `make "
+            f"load` goes through the room; `doorbuster admission set {sale_id} --off` ends it.",
+        )
     return sale
 
 

@@ -178,3 +178,13 @@ async def test_acknowledged_reservation_without_an_order_is_found(pool: Pool, re
     # Nobody drains here, so even the reservation that Redis holds is no order yet.
     assert await missing_orders(pool, {promised, "no id of ours"}) == [promised, "no id of ours"]
     assert (await count_orders(pool, sale.sale_id, crowd_name(1))).stored == 0
+
+
+def test_a_rush_does_not_run_into_a_waiting_room(site: Site) -> None:
+    site.put_up("roomy")
+    assert run("admission set roomy --on", site.env).returncode == 0
+
+    done = run("rush --sale roomy --buyers 10", site.env)
+
+    assert done.returncode != 0
+    assert "has its waiting room on" in done.stderr + done.stdout
