@@ -7,11 +7,12 @@ import pytest
 from redis.asyncio import Redis
 
 from engine.admission.room.settings import RoomOrder
-from engine.admission.room.store import Numbers, RoomStore
+from engine.admission.room.store import Numbers, RoomStore, read_look
 from engine.clock import ManualClock
 from engine.errors import RedisUnavailable
 from engine.inventory import Inventory
 from engine.keys import room_keys
+from engine.lua import LuaScript
 from engine.model import SaleState
 from tests.lua.lobby import (
     PERIOD,
@@ -339,61 +340,19 @@ async def test_attending_needs_a_room(store: RoomStore) -> None:
         await attend(store, [1])
 
 
-async def test_people_let_in_do_not_outnumber_the_units_by_more_than_the_factor(
-    store: RoomStore, inventory: Inventory, clock: ManualClock
+async def test_a_look_without_a_pace_moves_nothing(
+    store: RoomStore, redis: Redis, inventory: Inventory, clock: ManualClock
 ) -> None:
-    await open_room(store, inventory, clock, units=100, over_admission=1.2)
-    await crowd(store, 1000)
-    found = await turn(store, clock, 100, seconds=10, steps=100)
-    assert (found.admitted, found.available) == (120, 100)
-
-
-async def test_who_reserved_makes_room_for_nobody_and_who_did_not_in_time_does(
-    store: RoomStore, inventory: Inventory, clock: ManualClock
-) -> None:
-    changes: dict[str, Any] = {"over_admission": 1.0, "admission_seconds": 60}
-    await open_room(store, inventory, clock, units=10, **changes)
-    await crowd(store, 1000)
-    assert (await turn(store, clock, 100)).admitted == 10
-    buyers = [wish(f"user-{n}", "black*1") for n in range(6)]
-    assert await ask(inventory, *buyers, tickets=range(1, 7)) == ["RESERVED"] * 6
-
-    soon = await turn(store, clock, 100, seconds=50, steps=100)
-    late = await turn(store, clock, 100, seconds=20, steps=100)
-
-    assert (soon.admitted, soon.used, soon.available, soon.reserved) == (10, 6, 4, 6)
-    assert late.admitted == 14  # The four who did not reserve made way.
-
-
-async def test_how_much_people_take_decides_how_many_are_let_in(
-    store: RoomStore, inventory: Inventory, clock: ManualClock
-) -> None:
-    sale = {"per_user_max": 5}
-    await open_room(store, inventory, clock, units=100, over_admission=1.0, sale=sale)
-    await crowd(store, 1000)
-    await turn(store, clock, 10)
-    buyers = [wish(f"user-{n}", "black*5") for n in range(10)]
-    assert await ask(inventory, *buyers, tickets=range(1, 11)) == ["RESERVED"] * 10
-    found = await turn(store, clock, 100)
-    assert (found.available, found.admitted) == (50, 20)  # Five each: ten people more.
-
-
-async def test_nobody_is_let_in_while_all_is_reserved_and_some_are_when_units_come_back(
-    store: RoomStore, inventory: Inventory, clock: ManualClock
-) -> None:
-    await open_room(store, inventory, clock, units=2, over_admission=10.0)
+    await open_room(store, inventory, clock)
     await crowd(store, 100)
-    await turn(store, clock, 10, seconds=0.2, steps=2)
-    request = wish("user-0", "black*2")
-    assert await ask(inventory, request, tickets=[1]) == ["RESERVED"]
-
-    none_left = await turn(store, clock, 10, seconds=10, steps=100)
-    released = ("user-0", request.reservation_id, "expired")
-    assert await inventory.release(SALE, [released]) == ["RELEASED"]
-    some_left = await turn(store, clock, 10, seconds=10, steps=100)
-
-    assert (none_left.available, none_left.rate) == (0, 0)
-    assert none_left.admitted < some_left.admitted
+    turned = await turn(store, clock, 10)
+    before = await redis.hgetall(ROOM.room)
+    clock.advance(seconds=5)
+    sale = KEYS
+    keys = [sale.config, sale.stock, sale.orders, ROOM.room, ROOM.present, *ROOM.attendance]
+    reply = await LuaScript("serve").run(redis, keys, ["", 0, 0, -1, clock.now_ms()])
+    assert read_look(reply) == turned._replace(now_ms=clock.now_ms())
+    assert await redis.hgetall(ROOM.room) == before
 
 
 async def test_before_the_opening_people_gather_and_from_it_on_they_are_served(

@@ -255,6 +255,7 @@ def outset(**changes: Any) -> Outset:
         now_s=1000.0,
         opens_s=1000.0,
         history=(),
+        deciding=0.0,
         admitted=0.0,
         used=0.0,
         available=1000.0,
@@ -281,22 +282,33 @@ def test_if_everybody_buys_the_pace_holds_until_the_units_end() -> None:
     assert 1000 <= people_in(segments) <= 1200  # Over-admission: the last of them come too late.
 
 
-def test_if_half_buy_serving_pauses_until_the_first_who_did_not_lapse() -> None:
+def test_if_half_buy_serving_slows_to_what_the_patience_with_the_others_frees() -> None:
     segments = foreseen(outset(buying=0.5, fast=50.0, slow=50.0), 10)
-    pace, *rest = segments
-    assert pace[1] == 50
-    # Half of 50/s stay undecided while a unit fewer is left for each of the others.
-    assert pace[0] == pytest.approx(1200 / (25 + 1.2 * 25), abs=3)
-    paused = next(s for s in rest if s[1] == 0)
-    assert 55 <= pace[0] + paused[0] <= 70
+    (seconds, pace), *rest = segments
+    rates = [rate for _, rate in segments]
+    assert pace == 50
+    # From when 50/s x 12 s x (1 - exp(-t / 12 s)) are weighed against 1.2 x (1000 - 25/s x (t - 5 s)).
+    assert seconds == pytest.approx(27, abs=3)
+    assert rates == sorted(rates, reverse=True)
+    assert all(rate > 0 for _, rate in rest)  # Slower and slower, but nobody stands still.
     assert people_in(segments) == pytest.approx(2000, rel=0.1)
 
 
-def test_those_undecided_now_are_waited_for() -> None:
+def test_those_undecided_now_are_waited_for_as_long_as_the_patience_lasts() -> None:
     standing = (Standing(995.0, 0.0, 0.0), Standing(1000.0, 1200.0, 0.0))
-    segments = foreseen(outset(history=standing, admitted=1200.0), 10)
-    assert segments[0][1] == 0
-    assert segments[0][0] == pytest.approx(60, abs=6)
+    start = outset(history=standing, admitted=1200.0, fast=500.0, slow=500.0)
+    fresh, stale = (foreseen(start._replace(deciding=weight), 10) for weight in (1200.0, 120.0))
+    # A twelfth of their weight wanes per second; some of those who follow buy at once.
+    assert fresh[0][1] == pytest.approx(1200 / 12, rel=0.2)
+    assert stale[0][1] == 500
+
+
+def test_who_was_admitted_weighs_less_from_look_to_look() -> None:
+    buying = Buying()
+    for second, admitted in ((0, 0), (1, 100), (13, 100), (12, 100), (24, 130)):
+        buying.keep(look(second, admitted=admitted), admission_seconds=60)
+    # A patience of 12 s: once over to 13, and again from 12, where the clock was set back to.
+    assert buying.deciding == pytest.approx(100 * math.exp(-2) + 30)
 
 
 def test_units_that_come_back_are_sold_again() -> None:
@@ -317,6 +329,7 @@ def test_units_that_come_back_are_sold_again() -> None:
         returning=st.floats(0, 100),
         admission_seconds=st.integers(10, 3600).map(float),
         over_admission=st.floats(1, 10),
+        deciding=st.floats(0, 1e5),
     )
 )
 def test_whatever_is_foreseen_is_bounded_and_never_faster_than_the_pace(start: Outset) -> None:

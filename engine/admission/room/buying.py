@@ -16,6 +16,7 @@ BIN_SECONDS: Final = 1.0  # Each is judged by what it foretold of so long.
 FORGET_SECONDS: Final = 60.0
 RETURN_SECONDS: Final = 120.0  # Units come back one by one.
 HISTORY_PARTS: Final = 16  # Into which serve.lua cuts the time to reserve.
+PATIENCE_PARTS: Final = 5  # Of that time: its patience with those who were admitted.
 
 
 class Average:
@@ -82,6 +83,8 @@ class Buying:
         self._buyers = self._taken = self._returned = self._sold = 0.0
         self._returning = Average(RETURN_SECONDS)
         self.history: deque[Standing] = deque()
+        self.deciding = 0.0  # Weight of all who were admitted: less, the longer ago.
+        self._kept: Standing | None = None
 
     @property
     def checkout(self) -> Checkout:
@@ -108,15 +111,19 @@ class Buying:
             self._admitted = self._used = self._seconds = 0.0
 
     def keep(self, look: RoomLook, admission_seconds: float) -> None:
-        """Remembers the standings that serve.lua does: it counts who has not reserved since."""
-        now_s = look.now_ms / 1000
-        history = self.history
-        while history and history[-1].at_s > now_s:
-            history.pop()  # The clock was set back.
-        while len(history) > 1 and history[1].at_s <= now_s - admission_seconds:
-            history.popleft()
-        if not history or now_s - history[-1].at_s >= admission_seconds / HISTORY_PARTS:
-            history.append(Standing(now_s, look.admitted, look.used))
+        """Remembers what serve.lua does of the admitted: it goes by who may still reserve."""
+        standing = Standing(look.now_ms / 1000, look.admitted, look.used)
+        self._weigh(standing, admission_seconds / PATIENCE_PARTS)
+        while self.history and self.history[-1].at_s > standing.at_s:
+            self.history.pop()  # The clock was set back.
+        remember(self.history, standing, admission_seconds)
+
+    def _weigh(self, standing: Standing, patience_seconds: float) -> None:
+        last, self._kept = self._kept, standing
+        if last is not None:
+            seconds = max(0.0, standing.at_s - last.at_s)
+            self.deciding *= math.exp(-seconds / patience_seconds)
+            self.deciding += max(0.0, standing.admitted - last.admitted)
 
     def units_per_buyer(self) -> float:
         return max(1.0, (self._taken + PRIOR_PEOPLE) / (self._buyers + PRIOR_PEOPLE))
@@ -129,6 +136,14 @@ class Buying:
     def returning(self) -> float:
         """Units per second that come back."""
         return self._returning.value()
+
+
+def remember(history: deque[Standing], standing: Standing, admission_seconds: float) -> None:
+    """Keeps what was true at the beginnings of the last parts of the time to reserve, oldest first."""
+    while len(history) > 1 and history[1].at_s <= standing.at_s - admission_seconds:
+        history.popleft()
+    if not history or standing.at_s - history[-1].at_s >= admission_seconds / HISTORY_PARTS:
+        history.append(standing)
 
 
 def stocked(look: RoomLook) -> int:

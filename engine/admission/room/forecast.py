@@ -132,6 +132,7 @@ class Forecast:
             now_s=look.now_ms / 1000,
             opens_s=look.opens_at_ms / 1000,
             history=tuple(buying.history),
+            deciding=buying.deciding,
             admitted=look.admitted,
             used=look.used,
             available=look.available,

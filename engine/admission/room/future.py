@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from engine.admission.room.buying import HISTORY_PARTS, Standing
+from engine.admission.room.buying import PATIENCE_PARTS, Standing, remember
 
 # Steps ahead: finer where it is near. Together half an hour; a sale is decided by then.
 STEPS: Final = (*[1.0] * 15, *[2.5] * 18, *[5.0] * 24, *[15.0] * 20, *[60.0] * 22)
@@ -24,6 +24,7 @@ class Outset(NamedTuple):
     now_s: float
     opens_s: float
     history: tuple[Standing, ...]  # oldest first, as serve.lua has it
+    deciding: float  # the weight of the admitted, as serve.lua has it
     admitted: float
     used: float
     available: float  # units
@@ -49,6 +50,8 @@ class Flow:
         self._available = outset.available
         self._buyers = outset.buyers
         self._history = deque(outset.history)
+        self._deciding = outset.deciding
+        self._patience_s = outset.admission_seconds / PATIENCE_PARTS
 
     def segments(self, near_seconds: float) -> Iterator[Segment]:
         """From the opening, or from now on: steps at the fast rate, then at the slow one."""
@@ -61,10 +64,16 @@ class Flow:
     def _step(self, rate: float, seconds: float) -> float:
         """Lets time pass. Returns the people served per second."""
         outset = self._outset
-        self._remember()
+        remember(
+            self._history,
+            Standing(self._now_s, self._admitted, self._used),
+            outset.admission_seconds,
+        )
         served = max(0.0, min(rate * seconds, self._wanted(seconds)))
         self._now_s += seconds
         self._admitted += served
+        kept, added = self._weights(seconds)
+        self._deciding = self._deciding * kept + served * added
         bought = self._buyers * -math.expm1(-seconds / outset.checkout_seconds)
         self._buyers += served * outset.buying - bought
         units = bought * outset.units_per_buyer
@@ -72,26 +81,29 @@ class Flow:
         self._available = max(0.0, self._available + outset.returning * seconds - units)
         return served / seconds
 
+    def _weights(self, seconds: float) -> tuple[float, float]:
+        """After a step: what is left of the weight of the admitted, and what each who came in it adds."""
+        parts = seconds / self._patience_s
+        kept = math.exp(-parts)
+        return kept, (1 - kept) / parts
+
     def _wanted(self, seconds: float) -> float:
         """People whom the stock rule lets in within a step: it weighs the undecided against the units."""
         outset = self._outset
         if self._available <= 0:
             return 0.0
-        base = self._history[0]
-        undecided = self._admitted - base.admitted - (self._used - base.used)
         limit = outset.over_admission * self._available / outset.units_per_buyer
         # Who is let in within the step and buys at once makes room for others.
         at_once = outset.buying * -math.expm1(-seconds / (2 * outset.checkout_seconds))
-        return (limit - max(0.0, undecided)) / (1 + at_once * (outset.over_admission - 1))
-
-    def _remember(self) -> None:
-        history, outset = self._history, self._outset
-        while len(history) > 1 and history[1].at_s <= self._now_s - outset.admission_seconds:
-            history.popleft()
-        if not history or self._now_s - history[-1].at_s >= (
-            outset.admission_seconds / HISTORY_PARTS
-        ):
-            history.append(Standing(self._now_s, self._admitted, self._used))
+        base = self._history[0]
+        undecided = self._admitted - base.admitted - (self._used - base.used)
+        by_time = (limit - max(0.0, undecided)) / (1 + at_once * (outset.over_admission - 1))
+        # The weight of the admitted wanes within the step, while those who buy take of the units.
+        kept, added = self._weights(seconds)
+        bought = self._buyers * -math.expm1(-seconds / outset.checkout_seconds)
+        left = limit - outset.over_admission * bought
+        by_weight = (left - self._deciding * kept) / (added + outset.over_admission * at_once)
+        return max(by_time, by_weight)
 
 
 def foreseen(outset: Outset, near_seconds: float) -> tuple[Segment, ...]:
