@@ -55,7 +55,7 @@ class Place:
 
     __slots__ = ("entered", "measured", "priority")
 
-    def __init__(self, priority: Priority, entered: float) -> None:
+    def __init__(self, priority: Priority, entered: float = 0.0) -> None:
         self.priority = priority
         self.entered = entered
         self.measured = True  # What it takes says how busy this process is.

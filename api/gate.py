@@ -14,6 +14,7 @@ from api.connection import ConnectionGuards
 from api.front import Front, fresh_prefix
 from api.patience import reading
 from api.problems import Refusal
+from api.queue.handlers import CHALLENGE, ENTER, EnterCall, Entrance, visitor_of
 from api.queue.polls import POLL, PollCall, place_shown
 from api.reservations.decision import (
     REFUSALS,
@@ -46,17 +47,22 @@ SALE_KNOWN_SECONDS: Final = (
 )
 
 SALE: Final = int(Kind.SHOW_SALE)
+RESERVATION: Final = int(Kind.SHOW_RESERVATION)
+ENTRY: Final = int(Kind.ENTER_QUEUE)
 RESERVE: Final = "POST /v1/sales/{sale}/reservations"
 SHOW_SALE: Final = "GET /v1/sales/{sale}"
 SHOW_QUEUE: Final = f"GET {POLL}"
+ENTER_QUEUE: Final = f"POST {ENTER}"
+SHOW_CHALLENGE: Final = f"GET {CHALLENGE}"
 SHOW_RESERVATION: Final = "GET /v1/reservations/{reservation}"
 
 
 class GateDoors:
     """The doors of one process' gate."""
 
-    def __init__(self, front: Front, guards: ConnectionGuards) -> None:
+    def __init__(self, front: Front, entrance: Entrance, guards: ConnectionGuards) -> None:
         self._front = front
+        self._entrance = entrance
         self._engine = front.engine
         self._guards = guards
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,14 +89,20 @@ class GateDoors:
     # What the gate asks.
 
     def take(self, request: Request) -> bytes | None:
-        """The answer to a call that shows something, or None: it will come."""
+        """The answer to a call that is neither a reservation nor a poll, or None: it will come."""
         if request.kind == SALE:
             answer = self._front.shown_sales.peek(request.name)
             if answer is not None:
                 return self._written(request, SHOW_SALE, answer)
-            return self._begin(request, SHOW_SALE, Priority.BROWSE, self._show_sale(request))
-        showing = self._show_reservation(request)
-        return self._begin(request, SHOW_RESERVATION, Priority.PAYMENT, showing)
+        if request.kind == RESERVATION:
+            place, showing = Place(Priority.PAYMENT), self._show_reservation(request)
+            return self._begin(request, SHOW_RESERVATION, place, showing)
+        place = Place(Priority.BROWSE)
+        if request.kind == SALE:
+            return self._begin(request, SHOW_SALE, place, self._show_sale(request))
+        if request.kind == ENTRY:
+            return self._begin(request, ENTER_QUEUE, place, self._enter_queue(request, place))
+        return self._begin(request, SHOW_CHALLENGE, place, self._show_challenge(request))
 
     def hand_over(self, transport: asyncio.Transport, data: bytes) -> None:
         """Gives a connection to aiohttp, with what it has sent of its next request."""
@@ -109,11 +121,11 @@ class GateDoors:
     def decide(self, request: Request) -> bytes | None:
         """A reserve call that is not straight. Those after it may be: a crowd wants the same."""
         self._learn(request)
-        return self._begin(request, RESERVE, Priority.RESERVE, self._reserve(request))
+        return self._begin(request, RESERVE, Place(Priority.RESERVE), self._reserve(request))
 
     def look_up(self, request: Request) -> bytes | None:
         """A poll that is not straight."""
-        return self._begin(request, SHOW_QUEUE, Priority.BROWSE, self._show_queue(request))
+        return self._begin(request, SHOW_QUEUE, Place(Priority.BROWSE), self._show_queue(request))
 
     def shown(self, request: Request, body: bytes) -> bytes:
         return self._written(request, SHOW_QUEUE, Answer(200, body, PERSONAL))
@@ -197,14 +209,13 @@ class GateDoors:
         self,
         request: Request,
         route: str,
-        priority: Priority,
+        place: Place,
         answering: Coroutine[Any, Any, Answer],
     ) -> bytes | None:
-        entered = self._front.limit.try_enter(priority)
-        if not entered:
+        place.entered = self._front.limit.try_enter(place.priority)
+        if not place.entered:
             answering.close()
             return self._shed(request, route)
-        place = Place(priority, entered)
         task = asyncio.create_task(self._finish(request, route, place, answering))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -229,7 +240,7 @@ class GateDoors:
         measured = False
         try:
             answer = await answered(answering, request_id)
-            measured = is_work(answer)
+            measured = place.measured and is_work(answer)
         finally:
             self._front.limit.leave(place.priority, place.entered, measured)
         return answer
@@ -249,9 +260,27 @@ class GateDoors:
         call = PollCall(user_id, request.name, request.queue_ticket)
         async with reading():
             answer = await place_shown(self._front, call)
-        if (sale := self._engine.directory.peek(request.name)) is not None:
-            self._learn_sale(sale)
+        self._learn_room(request.name)
         return answer
+
+    async def _enter_queue(self, request: Request, place: Place) -> Answer:
+        user_id = self._caller_of(request, request.name)
+        address, user_agent = self._address_of(request), _text(request.user_agent)
+        call = EnterCall(
+            visitor_of(request.name, user_id, address, user_agent),
+            request.queue_ticket,
+            _text(request.content_type),
+            request.body,
+            place,
+        )
+        answer = await self._entrance.enter(self._front, call)
+        self._learn_room(request.name)  # He polls from now on.
+        return answer
+
+    async def _show_challenge(self, request: Request) -> Answer:
+        user_id = self._caller_of(request, request.name)
+        async with reading():
+            return await self._entrance.challenge(self._front, request.name, user_id)
 
     async def _reserve(self, request: Request) -> Answer:
         call = ReserveCall(
@@ -279,6 +308,10 @@ class GateDoors:
             return
         self.straight.learn_wish(request.body, Wish(items_text, bytes(items_json(items_text))))
         self._learn_sale(sale)
+
+    def _learn_room(self, sale_id: str) -> None:
+        if (sale := self._engine.directory.peek(sale_id)) is not None:
+            self._learn_sale(sale)
 
     def _learn_sale(self, sale: Sale) -> None:
         try:

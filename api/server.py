@@ -17,7 +17,7 @@ from typing import Any, Final
 import uvloop
 from aiohttp import http_parser, web
 
-from api.app import FRONT, make_app
+from api.app import ENTRANCE, FRONT, make_app
 from api.connection import ConnectionGuards, Connections
 from api.counts import FLUSH_SECONDS
 from api.protocol import HttpConnection, quiet
@@ -133,7 +133,7 @@ class HttpServer:
                 extra={"action": "gate_missing"},
             )
             return None
-        self._doors = GateDoors(self.app[FRONT], self.guards)
+        self._doors = GateDoors(self.app[FRONT], self.app[ENTRANCE], self.guards)
         return Gate(
             self._doors.straight.take,
             self._doors,

@@ -39,6 +39,7 @@ cdef class GateConnection:
     cdef bytes _queue_ticket
     cdef bytes _x_forwarded_for
     cdef bytes _forwarded
+    cdef bytes _user_agent
     cdef Py_ssize_t _length
     cdef unsigned int _seen
     cdef int _headers
@@ -53,6 +54,7 @@ cdef class GateConnection:
     cdef bint _read_body(self, bytes body) except -1
     cdef int _see(self, unsigned int which) except -1
     cdef int _kind_of_path(self, int kind) noexcept
+    cdef bint _ends_with(self, bytes end) noexcept
     cdef str _name_of(self, int kind)
     cdef int _serve(self, Request request) except -1
     cdef int _flush(self) except -1
@@ -75,6 +77,7 @@ cdef class Request:
     cdef readonly bytes queue_ticket
     cdef readonly bytes x_forwarded_for
     cdef readonly bytes forwarded
+    cdef readonly bytes user_agent
     cdef readonly bytes body
     cdef Py_ssize_t length
     cdef GateConnection connection

@@ -9,6 +9,8 @@ class Kind(IntEnum):
     SHOW_SALE = 2
     SHOW_RESERVATION = 3
     SHOW_QUEUE = 4
+    ENTER_QUEUE = 5
+    SHOW_CHALLENGE = 6
 
 class Gate:
     stopping: bool
@@ -42,6 +44,7 @@ class Request:
     queue_ticket: bytes | None
     x_forwarded_for: bytes | None
     forwarded: bytes | None
+    user_agent: bytes | None
     body: bytes
     paid: int
     path: Any

@@ -22,6 +22,8 @@ cpdef enum Kind:
     SHOW_SALE = 2
     SHOW_RESERVATION = 3
     SHOW_QUEUE = 4
+    ENTER_QUEUE = 5
+    SHOW_CHALLENGE = 6
 
 cdef enum:
     UNDECIDED = -1
@@ -50,6 +52,7 @@ cdef bytes SALE_START = b"GET /v1/sales/"
 cdef bytes RESERVATION_START = b"GET /v1/reservations/"
 cdef bytes RESERVE_END = b"/reservations"
 cdef bytes QUEUE_END = b"/queue"
+cdef bytes CHALLENGE_END = b"/queue/challenge"
 cdef Py_ssize_t SALES_LENGTH = len(b"/v1/sales/")
 cdef Py_ssize_t RESERVATIONS_LENGTH = len(b"/v1/reservations/")
 cdef bytes VERSION = b" HTTP/1.1\r\n"
@@ -58,7 +61,7 @@ cdef bytes VERSION = b" HTTP/1.1\r\n"
 cdef int kind_of(const char* data, Py_ssize_t length) noexcept:
     """What kind of call begins here; UNDECIDED while too few bytes say it.
 
-    The queue of a sale begins as the sale does: `_kind_of_path` knows when the path is read.
+    The calls on a sale's queue begin as others do: `_kind_of_path` knows when the path is read.
     """
     cdef Py_ssize_t i
     cdef const char* starts[3]
@@ -113,9 +116,9 @@ cdef bint is_plain_name(const char* text, Py_ssize_t length) noexcept:
 cdef class Gate:
     """What the gate's connections share.
 
-    `straight(request)`, for reservations and the queue, and `doors.take(request)`, for what is
-    shown, return the answer's bytes, or None: then `request.answer(bytes)` will be called. `doors.hand_over(transport, data)` finds a connection
-    another protocol. `connections` counts them: `admit(connection)`, `leave(connection)`.
+    `straight(request)`, for reservations and polls of a queue, and `doors.take(request)`, for all
+    else, return the answer's bytes, or None: then `request.answer(bytes)` will be called.
+    `doors.hand_over(transport, data)` finds a connection another protocol. `connections` counts them: `admit(connection)`, `leave(connection)`.
     """
 
     def __init__(self, object straight, object doors, object connections, object make_parser, *,
@@ -299,6 +302,7 @@ cdef class GateConnection:
                     self._odd = True
             elif strncasecmp(n, b"user-agent", 10) == 0:
                 self._see(USER_AGENT)
+                self._user_agent = value
         elif length == 12:
             if strncasecmp(n, b"content-type", 12) == 0:
                 self._see(CONTENT_TYPE)
@@ -429,7 +433,7 @@ cdef class GateConnection:
         cdef str name
         self._url = self._authorization = self._idempotency_key = None
         self._content_type = self._request_id = self._queue_ticket = None
-        self._x_forwarded_for = self._forwarded = None
+        self._x_forwarded_for = self._forwarded = self._user_agent = None
         self._length = 0
         self._seen = 0
         self._headers = 0
@@ -463,6 +467,7 @@ cdef class GateConnection:
         request.queue_ticket = self._queue_ticket
         request.x_forwarded_for = self._x_forwarded_for
         request.forwarded = self._forwarded
+        request.user_agent = self._user_agent
         request.length = self._length
         request.body = b""
         request.connection = self
@@ -477,14 +482,22 @@ cdef class GateConnection:
         return self._complete
 
     cdef int _kind_of_path(self, int kind) noexcept:
-        """What the whole path asks for, where its beginning left two."""
-        cdef Py_ssize_t rest = PyBytes_GET_SIZE(self._url) - PyBytes_GET_SIZE(QUEUE_END)
-        if kind != SHOW_SALE or rest <= SALES_LENGTH:  # A sale may be called `queue`.
+        """What the whole path asks for, where its beginning leaves several."""
+        if kind == RESERVE:
+            return ENTER_QUEUE if self._ends_with(QUEUE_END) else RESERVE
+        if kind != SHOW_SALE:
             return kind
-        if memcmp(PyBytes_AS_STRING(self._url) + rest, PyBytes_AS_STRING(QUEUE_END),
-                  PyBytes_GET_SIZE(QUEUE_END)) == 0:
+        if self._ends_with(QUEUE_END):
             return SHOW_QUEUE
-        return kind
+        return SHOW_CHALLENGE if self._ends_with(CHALLENGE_END) else SHOW_SALE
+
+    cdef bint _ends_with(self, bytes end) noexcept:
+        """Whether the path names something of a sale. A sale itself may be called `queue`."""
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(end)
+        cdef Py_ssize_t rest = PyBytes_GET_SIZE(self._url) - length
+        return rest > SALES_LENGTH and memcmp(
+            PyBytes_AS_STRING(self._url) + rest, PyBytes_AS_STRING(end), length
+        ) == 0
 
     cdef str _name_of(self, int kind):
         """The sale or reservation that the path names; None if the path is another."""
@@ -499,8 +512,10 @@ cdef class GateConnection:
             tail = PyBytes_GET_SIZE(RESERVE_END)
             if length < tail or memcmp(url + length - tail, PyBytes_AS_STRING(RESERVE_END), tail):
                 return None
-        elif kind == SHOW_QUEUE:
+        elif kind == SHOW_QUEUE or kind == ENTER_QUEUE:
             tail = PyBytes_GET_SIZE(QUEUE_END)
+        elif kind == SHOW_CHALLENGE:
+            tail = PyBytes_GET_SIZE(CHALLENGE_END)
         url += SALES_LENGTH
         length -= SALES_LENGTH + tail
         return PyUnicode_DecodeASCII(url, length, NULL) if is_sale_id(url, length) else None

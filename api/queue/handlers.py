@@ -1,6 +1,6 @@
 """The door of a sale's waiting room: a ticket, a challenge to earn it with, and the draw's proof.
 
-Leaves polling to `polls`, which is hot, and the order of visitors to the engine's rooms.
+Entering and the challenge take strings and bytes, so that both the gate and aiohttp share them. Leaves polling to `polls`, which is hot, and the order of visitors to the engine's rooms.
 """
 
 from collections.abc import Iterator
@@ -13,13 +13,14 @@ from aiohttp import web
 from multidict import istr
 
 from api.answers import PERSONAL, Answer, personal, public, time_text
-from api.bodies import PLACE
+from api.bodies import PLACE, Place, decode, is_json
 from api.front import Front, ticket_of
 from api.http_client import AioHttpClient
 from api.patience import reading
 from api.problems import Code, FieldError, Refusal, invalid, problem
 from api.queue.bodies import DRAW_METHOD, EnterBody, OpenBody, ProofBody
 from api.queue.challenges import EARLY_SECONDS, Challenges, ProofFault
+from api.queue.polls import POLL
 from api.queue.screening import (
     CONNECTIONS_MAX,
     CaptchaService,
@@ -39,6 +40,8 @@ from engine.model import SaleState
 from engine.sales import Sale
 from ext import Room
 
+ENTER: Final = POLL  # With POST.
+CHALLENGE: Final = f"{POLL}/challenge"
 QUEUE_TICKET: Final = istr("Queue-Ticket")
 USER_AGENT_MAX: Final = 512  # Characters that the risk service is told.
 FULL_SECONDS: Final = 600  # Sixteen million numbers are given: it does not get better soon.
@@ -49,13 +52,25 @@ _WANTS_PROOF: Final = "is needed: solve what GET …/queue/challenge gives"
 _decoder: Final = msgspec.json.Decoder(EnterBody)
 
 
+class EnterCall(NamedTuple):
+    """What entering takes of an HTTP request. Headers that are missing are None.
+
+    `place` is the request's among those in work; waiting for others leaves it meanwhile.
+    """
+
+    visitor: Visitor
+    queue_ticket: bytes | None
+    content_type: str | None
+    body: bytes
+    place: Place
+
+
 class Visit(NamedTuple):
     """One call at the door."""
 
     front: Front
-    request: web.Request
+    call: EnterCall
     settings: RoomSettings
-    visitor: Visitor
     body: EnterBody
 
 
@@ -97,23 +112,25 @@ class Entrance:
     @property
     def routes(self) -> tuple[Route, ...]:
         return (
-            Route("POST", "/v1/sales/{sale}/queue", self.enter),
-            Route("GET", "/v1/sales/{sale}/queue/challenge", self.challenge),
-            Route("GET", "/v1/sales/{sale}/queue/proof", show_proof),
+            Route("POST", ENTER, self._enter),
+            Route("GET", CHALLENGE, self._challenge),
+            Route("GET", f"{POLL}/proof", show_proof),
         )
 
-    async def enter(self, front: Front, request: web.Request) -> Answer:
-        """201 with a ticket, or 200 with the number of an earlier one; says what a poll says."""
-        visitor = _visitor(front, request)
-        body = await front.bodies.optional_json(request, _decoder, EnterBody())
-        sale = await _sale(front, request)
+    async def enter(self, front: Front, call: EnterCall) -> Answer:
+        """201 with a ticket, or 200 with the number of an earlier one; says what a poll says.
+
+        Raises Refusal, Unavailable.
+        """
+        visitor, body = call.visitor, _body_of(call)
+        sale = await _sale(front, visitor.sale_id)
         room = await _room_to_enter(front, sale)
         if room is None:
             return _no_room(front, sale)
-        holds_ticket = _holds_ticket(front, request, visitor)
+        holds_ticket = _holds_ticket(front, call)
         proof = None
         if not holds_ticket and not _is_trusted(front, visitor):
-            proof = await self._screen(Visit(front, request, _settings(sale), visitor, body))
+            proof = await self._screen(Visit(front, call, _settings(sale), body))
         entered = await front.engine.rooms.store.enter(
             sale.sale_id, visitor.user_id, holds_ticket=holds_ticket, proof=proof
         )
@@ -121,10 +138,12 @@ class Entrance:
             return _refused(front, sale, entered.reason)
         return _given(front, room, visitor.user_id, entered)
 
-    async def challenge(self, front: Front, request: web.Request) -> Answer:
-        """A proof of work to do, for this caller and sale alone; 425 long before the room opens."""
-        identity = front.caller(request, request.match_info["sale"])
-        sale = await _sale(front, request)
+    async def challenge(self, front: Front, sale_id: str, user_id: str) -> Answer:
+        """A proof of work to do, for this caller and sale alone; 425 long before the room opens.
+
+        Raises Refusal, Unavailable.
+        """
+        sale = await _sale(front, sale_id)
         now_ms = front.engine.clock.now_ms()
         wait_ms = _tickets_from_ms(sale) - EARLY_SECONDS * 1000 - now_ms
         if wait_ms > 0:
@@ -132,11 +151,25 @@ class Entrance:
         _check_not_over(sale, now_ms)
         made = self._challenges.make(
             sale.sale_id,
-            identity.user_id,
+            user_id,
             difficulty=_settings(sale).proof_difficulty,
             counts_from_ms=_tickets_from_ms(sale),
         )
         return personal(made)
+
+    async def _enter(self, front: Front, request: web.Request) -> Answer:
+        sale_id = request.match_info["sale"]
+        user_id = front.caller(request, sale_id).user_id
+        headers = request.headers
+        visitor = visitor_of(sale_id, user_id, front.address(request), headers.get("User-Agent"))
+        body = await front.bodies.raw(request)
+        content_type = headers.get("Content-Type")
+        call = EnterCall(visitor, ticket_of(request), content_type, body, request[PLACE])
+        return await self.enter(front, call)
+
+    async def _challenge(self, front: Front, request: web.Request) -> Answer:
+        sale_id = request.match_info["sale"]
+        return await self.challenge(front, sale_id, front.caller(request, sale_id).user_id)
 
     async def _screen(self, visit: Visit) -> Proof | None:
         """The proof of work that this visitor brings, if any. Raises Refusal if something is missing."""
@@ -152,7 +185,7 @@ class Entrance:
         return proof
 
     def _proof_in(self, visit: Visit) -> Proof | None:
-        text, visitor = visit.body.altcha, visit.visitor
+        text, visitor = visit.body.altcha, visit.call.visitor
         if text is None:
             return None
         found = self._challenges.verify(text, visitor.sale_id, visitor.user_id)
@@ -162,8 +195,8 @@ class Entrance:
 
     async def _ask(self, visit: Visit, *, has_proof: bool) -> None:
         """Asks those who know visitors better. Raises Refusal if they are against this one."""
-        front, captcha = visit.front, visit.body.captcha
-        verdict = await self._risk.judge(visit.visitor)
+        front, captcha, visitor = visit.front, visit.body.captcha, visit.call.visitor
+        verdict = await self._risk.judge(visitor)
         if verdict is RiskVerdict.DENY:
             front.counts.refused["risk"] += 1
             raise Refusal(Code.FORBIDDEN, "This shop does not let you in.")
@@ -171,13 +204,13 @@ class Entrance:
             raise _unfit(front, "altcha", _WANTS_PROOF)
         if not visit.settings.captcha or captcha is None:
             return
-        if not await self._captcha.passes(captcha, visit.visitor.address):
+        if not await self._captcha.passes(captcha, visitor.address):
             raise _unfit(front, "captcha", "was not passed: solve a new one")
 
 
 async def show_proof(front: Front, request: web.Request) -> Answer:
     """What anyone needs to recompute the draw; with a ticket, also its number and place."""
-    sale = await _sale(front, request)
+    sale = await _sale(front, request.match_info["sale"])
     engine, settings = front.engine, _settings(sale)
     room = await engine.rooms.follow(sale)
     look = None if room is None else room.look
@@ -198,9 +231,26 @@ async def show_proof(front: Front, request: web.Request) -> Answer:
     return public(proof) if number is None else personal(proof)
 
 
-async def _sale(front: Front, request: web.Request) -> Sale:
-    async with reading():
-        sale = await front.engine.directory.get(request.match_info["sale"])
+def visitor_of(sale_id: str, user_id: str, address: str, user_agent: str | None) -> Visitor:
+    """Who is at the door, as the risk service is told. A header may hold any bytes; JSON may not."""
+    told = (user_agent or "").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return Visitor(sale_id, user_id, address, told[:USER_AGENT_MAX])
+
+
+def _body_of(call: EnterCall) -> EnterBody:
+    """What came along; no body at all will do. Raises Refusal."""
+    if not call.body:
+        return EnterBody()
+    if not is_json(call.content_type):
+        raise Refusal(Code.INVALID_REQUEST, "Content-Type must be application/json.")
+    return decode(call.body, _decoder)
+
+
+async def _sale(front: Front, sale_id: str) -> Sale:
+    sale = front.engine.directory.peek(sale_id)
+    if sale is None:
+        async with reading():
+            sale = await front.engine.directory.get(sale_id)
     if sale is None:
         raise UnknownSale
     return sale
@@ -214,17 +264,6 @@ def _tickets_from_ms(sale: Sale) -> int:
     return sale.opens_at_ms - _settings(sale).prequeue_seconds * 1000
 
 
-def _visitor(front: Front, request: web.Request) -> Visitor:
-    """Who is at the door. Raises Refusal if he may not call at all."""
-    sale_id = request.match_info["sale"]
-    return Visitor(
-        sale_id,
-        front.caller(request, sale_id).user_id,
-        front.address(request),
-        request.headers.get("User-Agent", "")[:USER_AGENT_MAX],
-    )
-
-
 def _is_trusted(front: Front, visitor: Visitor) -> bool:
     """Whether operators let this visitor in past all checks."""
     verdict = front.engine.access.verdict(visitor.user_id, visitor.address, visitor.sale_id)
@@ -234,7 +273,7 @@ def _is_trusted(front: Front, visitor: Visitor) -> bool:
 @contextmanager
 def _waiting(visit: Visit) -> Iterator[None]:
     """Waiting for others is no work of ours: it takes no place, and says nothing of our load."""
-    place = visit.request[PLACE]
+    place = visit.call.place
     place.measured = False
     with visit.front.limit.stepped_out(place.priority):
         yield
@@ -260,9 +299,9 @@ def _check_not_over(sale: Sale, now_ms: int) -> None:
         raise Refusal(Code.SALE_ENDED)
 
 
-def _holds_ticket(front: Front, request: web.Request, visitor: Visitor) -> bool:
+def _holds_ticket(front: Front, call: EnterCall) -> bool:
     """Whether an older ticket came along: genuine, this visitor's, and still good."""
-    ticket = front.engine.rooms.tickets.read(ticket_of(request))
+    visitor, ticket = call.visitor, front.engine.rooms.tickets.read(call.queue_ticket)
     return (
         ticket is not None
         and (ticket.sale_id, ticket.user_id) == (visitor.sale_id, visitor.user_id)

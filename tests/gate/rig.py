@@ -20,15 +20,17 @@ KEEPALIVE_SECONDS: Final = 75.0
 QUIET_TURNS: Final = 8  # Of the loop, without a byte written: nobody is at work any more.
 FIELDS: Final = (
     "Authorization", "Idempotency-Key", "Content-Type", "X-Request-Id", "Queue-Ticket",
-    "X-Forwarded-For", "Forwarded",
+    "X-Forwarded-For", "Forwarded", "User-Agent",
 )  # fmt: skip
 NAMES: Final = {"X-Request-Id": "request_id"}  # The others are called as they are.
-METHODS: Final = {int(Kind.RESERVE): "POST"}
+METHODS: Final = {int(Kind.RESERVE): "POST", int(Kind.ENTER_QUEUE): "POST"}
 PATHS: Final = {
     int(Kind.RESERVE): "/v1/sales/{}/reservations",
     int(Kind.SHOW_SALE): "/v1/sales/{}",
     int(Kind.SHOW_RESERVATION): "/v1/reservations/{}",
     int(Kind.SHOW_QUEUE): "/v1/sales/{}/queue",
+    int(Kind.ENTER_QUEUE): "/v1/sales/{}/queue",
+    int(Kind.SHOW_CHALLENGE): "/v1/sales/{}/queue/challenge",
 }
 
 

@@ -36,6 +36,15 @@ def show_queue(*more: str, sale: str = "demo") -> bytes:
     return request(f"GET /v1/sales/{sale}/queue HTTP/1.1", HOST, AUTHORIZATION, *more)
 
 
+def enter_queue(*more: str, sale: str = "demo", body: bytes = b"") -> bytes:
+    return request(f"POST /v1/sales/{sale}/queue HTTP/1.1", HOST, AUTHORIZATION, *more, body=body)
+
+
+def show_challenge(*more: str, sale: str = "demo") -> bytes:
+    line = f"GET /v1/sales/{sale}/queue/challenge HTTP/1.1"
+    return request(line, HOST, AUTHORIZATION, *more)
+
+
 COLD: Final = request("GET /healthz HTTP/1.1", HOST)
 CHUNKED: Final = (
     b"POST /v1/sales/demo/reservations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -58,12 +67,20 @@ VALID: Final = (
     show_queue("X-Forwarded-For: 203.0.113.7, 10.0.0.1", "Forwarded: for=203.0.113.7"),
     show_queue(sale="queue"),
     show_sale(sale="queue"),
+    enter_queue(),
+    enter_queue("Content-Length: 0", "User-Agent: Mozilla/5.0 (X)"),
+    enter_queue(JSON_TYPE, "Queue-Ticket: abc.def.ghi", body=b'{"altcha":"eyJ9"}'),
+    enter_queue("User-Agent: \xe4", sale="queue", body=b"x" * 420),
+    show_challenge(),
+    show_challenge("Queue-Ticket: x", sale="queue"),
+    request("GET /v1/sales/queue/challenge HTTP/1.1", HOST),
+    request("POST /v1/sales/queue HTTP/1.1", HOST, body=b"{}"),
+    request("GET /v1/sales/demo/queue/proof HTTP/1.1", HOST),
     COLD,
     request("GET /v1/sales/demo?x=1 HTTP/1.1", HOST),
     request("GET /v1/sales/demo HTTP/1.0", HOST),
     request("GET /v1/sales HTTP/1.1", HOST),
     request("GET /v1/sales//queue HTTP/1.1", HOST),
-    request("POST /v1/sales/demo/queue HTTP/1.1", HOST, AUTHORIZATION, body=b"{}"),
     request("DELETE /v1/reservations/demo.x HTTP/1.1", HOST),
     show_sale("Connection: close"),
     reserve("Expect: 100-continue"),
@@ -77,6 +94,7 @@ WORDS: Final = (
     b"Connection: upgrade\r\nUpgrade: websocket\r\n", b"Expect: 100-continue\r\n", b" \r\n",
     b"Authorization: Bearer x\r\n", b"Idempotency-Key: z\r\n", b"X-Request-Id: \r\n",
     b"Queue-Ticket: x\r\n", b"X-Forwarded-For: ::1\r\n", b"Forwarded: for=x\r\n", b"/queue",
+    b"/queue/challenge", b"/challenge", b"User-Agent: x\r\n",
     b"Content-Encoding: gzip\r\n", b"Sec-WebSocket-Key1: x\r\n", b"HTTP/1.0", b"HTTP/1.2",
     b"GET /v1/sales/demo HTTP/1.1\r\nHost: x\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 )  # fmt: skip

@@ -48,6 +48,8 @@ EXTRAS = (
     ("X-Request-Id: twice-twice", "X-Request-Id: twice-again"), ("Accept-Encoding: gzip",),
     ("Content-Encoding: gzip",), ("Cookie: a=b",),
 )  # fmt: skip
+ENTRIES = (b"", b"", b"", b"{}", b'{"altcha":"eyJ9"}', b'{"altcha":"' + b"x" * 5000 + b'"}',
+           b'{"captcha":7}', b'{"x":1}', b"[]", b"{", b"\xff", b"{}".ljust(65_537))  # fmt: skip
 TARGETS = ("{}", "{}?x=1", "{}/", "{}#x", "/%76{}", "{}%20", "//{}")
 
 
@@ -161,7 +163,9 @@ def a_call(door: Door, seed: str) -> bytes:
     sale = f"{door.name}-{dice.choice((*SALES, 'open', 'open', 'dear', 'room', 'room'))}"
     target = dice.choice(("{}",) * 14 + TARGETS)
     extras = dice.choice(EXTRAS)
-    call = dice.randrange(12)
+    call = dice.randrange(14)
+    if call in {12, 13}:
+        sale = dice.choice((sale, *(f"{door.name}-room",) * 3))
     if "-room" in sale or call == 2:
         token = a_ticket(door, dice, polls=call == 2)
         # Half of the time the caller's own.
@@ -182,9 +186,26 @@ def a_call(door: Door, seed: str) -> bytes:
         case 2:
             sale = dice.choice((sale, *(f"{door.name}-room",) * 3))
             path, method = f"/v1/sales/{sale}/queue", dice.choice(("GET",) * 8 + ("HEAD",))
+        case 12:
+            path, method = (
+                f"/v1/sales/{sale}/queue/challenge",
+                dice.choice(("GET",) * 8 + ("HEAD",)),
+            )
+        case 13:
+            return _enter(dice, sale, target, fields, extras)
         case _:
             return _reserve(dice, sale, target, fields, extras)
     return request(f"{method} {target.format(path)} HTTP/1.1", *fields, *extras)
+
+
+def _enter(
+    dice: random.Random, sale: str, target: str, fields: list[str], extras: tuple[str, ...]
+) -> bytes:
+    content_type = dice.choice(("application/json",) * 9 + TYPES)
+    if content_type is not None:
+        fields.append(f"Content-Type: {content_type}")
+    path = target.format(f"/v1/sales/{sale}/queue")
+    return request(f"POST {path} HTTP/1.1", *fields, *extras, body=dice.choice(ENTRIES))
 
 
 def _reserve(
@@ -214,6 +235,9 @@ VARYING = (
     re.compile(rb"\r\nRetry-After: \d+"),
     # Of a poll: what differs by the ticket and from moment to moment.
     re.compile(rb'"ticket":"[^"]*"'),
+    re.compile(rb"(?<=Queue-Ticket: )[^\r]*"),
+    # Of a challenge: what is drawn for it.
+    re.compile(rb'"(?:challenge|salt|signature)":"[^"]*"'),
     re.compile(rb'"(?:eta_range_seconds":\[[^]]*\]|(?:eta|poll_after)_seconds":[^,}]*)'),
     re.compile(rb'"(?:expires_at|chance|chance_says|may_return|ahead|position)":[^,}]*'),
 )
@@ -259,7 +283,7 @@ async def test_both_doors_answer_do_and_count_alike(
         for door in doors:
             call = a_call(door, f"{seed} {number}")
             said.append(await door.answer(call))
-            if b" 201 " in said[-1][:14]:
+            if b'{"reservation_id"' in said[-1] and b" 201 " in said[-1][:14]:
                 door.reservations.append(
                     json.loads(said[-1].partition(b"\r\n\r\n")[2])["reservation_id"]
                 )

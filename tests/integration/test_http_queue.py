@@ -26,9 +26,17 @@ from tests.support.waiting import until
 QUEUE = "/v1/sales/demo/queue"
 
 
+@pytest.fixture(params=[True, False], ids=["gate", "aiohttp"])
+def gate(request: pytest.FixtureRequest) -> bool:
+    """Whether the gate stands before aiohttp: both doors lead into the same room."""
+    return bool(request.param)
+
+
 @pytest.fixture
-async def served(redis: Redis, valkey: EmbeddedValkey, postgres_url: str) -> AsyncIterator[Served]:
-    async with serve(valkey.url, postgres_url) as served:
+async def served(
+    redis: Redis, valkey: EmbeddedValkey, postgres_url: str, gate: bool
+) -> AsyncIterator[Served]:
+    async with serve(valkey.url, postgres_url, gate=gate) as served:
         yield served
 
 
@@ -342,10 +350,10 @@ async def asked() -> AsyncIterator[Service]:
 
 @pytest.fixture
 async def screened(
-    redis: Redis, valkey: EmbeddedValkey, postgres_url: str, asked: Service
+    redis: Redis, valkey: EmbeddedValkey, postgres_url: str, gate: bool, asked: Service
 ) -> AsyncIterator[Served]:
     settings = {"risk_url": asked.url, "captcha_url": asked.url, "captcha_secret": "shh"}
-    async with serve(valkey.url, postgres_url, **settings) as served:
+    async with serve(valkey.url, postgres_url, gate=gate, **settings) as served:
         yield served
 
 
@@ -361,6 +369,17 @@ async def test_whom_the_risk_service_denies_gets_no_ticket(
     told = json.loads(asked.asked[-1][1])
     assert (told["user_id"], told["sale_id"]) == ("u1", "demo")
     assert told["user_agent"]
+
+
+async def test_the_risk_service_is_told_of_any_user_agent(screened: Served, asked: Service) -> None:
+    await sell(screened)
+    asked.says = {"verdict": "allow"}
+    token = screened.tokens.issue("u1")
+    async with await screened.raw() as connection:
+        head = f"POST {QUEUE} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+        connection.send(head.encode() + b"User-Agent: \xffbot\r\n\r\n")
+        assert b" 201 " in (await connection.answer())[:14]
+    assert json.loads(asked.asked[-1][1])["user_agent"] == "\ufffdbot"
 
 
 async def test_whom_the_risk_service_challenges_has_to_work(
@@ -407,12 +426,17 @@ async def test_a_risk_service_that_must_be_heard_keeps_the_door_shut_while_it_fa
 
 
 async def test_waiting_for_the_risk_service_takes_no_place_from_others(
-    redis: Redis, valkey: EmbeddedValkey, postgres_url: str, asked: Service
+    redis: Redis, valkey: EmbeddedValkey, postgres_url: str, gate: bool, asked: Service
 ) -> None:
     asked.silent, asked.says = True, {"verdict": "allow"}
     one_at_a_time = {"limit": LimitKind.FIXED, "in_flight_min": 1, "in_flight_max": 1}
     async with serve(
-        valkey.url, postgres_url, risk_url=asked.url, risk_seconds_max=60.0, **one_at_a_time
+        valkey.url,
+        postgres_url,
+        gate=gate,
+        risk_url=asked.url,
+        risk_seconds_max=60.0,
+        **one_at_a_time,
     ) as served:
         await sell(served)
         waits = asyncio.create_task(enter(served))
