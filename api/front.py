@@ -180,10 +180,9 @@ class Front:
         if sale.room is None or not sale.room.on:
             return None
         room = self.engine.rooms.peek(sale) or await self.engine.rooms.follow(sale)
-        if room is not None and not room.known:
-            raise RedisUnavailable(f"Nothing is known of the waiting room of {sale.sale_id} yet.")
-        # The look is newer than the copy of the sale.
-        return room if room is not None and room.on else None
+        if room is None:  # It is furnished soon, or again. Taken for none, all would pass.
+            raise RedisUnavailable(f"Redis does not know the waiting room of {sale.sale_id}.")
+        return room if room.on else None  # The look is newer than the copy of the sale.
 
     def ticket_refused(self, room: Room, ticket: bytes | None, user_id: str) -> Refusal:
         """Why a queue ticket does not help."""

@@ -6,6 +6,8 @@ import pytest
 from redis.asyncio import Redis
 
 from engine.admission.room.settings import RoomChanges
+from engine.connections import connect_redis
+from engine.keys import room_keys
 from engine.model import Outcome
 from engine.servers import EmbeddedValkey
 from tests.support.front import Reply, Served, serve
@@ -131,3 +133,51 @@ async def test_memory_refuses_before_a_ticket_is_looked_at(served: Served) -> No
         return said == (409, "all_reserved")
 
     await until(from_memory, "a hopeless request is refused for what it is")
+
+
+async def test_a_room_that_redis_lost_is_not_taken_for_none(served: Served, redis: Redis) -> None:
+    sale = await served.engine.directory.get("demo")
+    assert sale is not None
+    await served.engine.room_control.change("demo", "tester", RoomChanges(on=True))
+    served.engine.directory.forget("demo")
+    await redis.delete(room_keys("demo").room)
+    for _ in range(2):  # The first call is looked up, the second one is known.
+        assert told(await buy(served, "u1", None)) == (503, "unavailable")
+        assert told(await buy(served, "u1", "a.b.c")) == (503, "unavailable")
+        assert told(await served.get(QUEUE, user="u1")) == (503, "unavailable")
+    assert not await served.engine.inventory.reservations("demo", "u1")
+    await served.engine.room_control.sync()
+
+    async def is_asked_for() -> bool:
+        return told(await buy(served, "u1", None)) == (403, "ticket_required")
+
+    await until(is_asked_for, "the room is furnished again")
+
+
+@pytest.fixture
+def away() -> Redis:
+    """Nobody listens there."""
+    return connect_redis("redis://127.0.0.1:9", 1.0)
+
+
+async def test_who_waits_is_told_what_was_last_known_while_redis_is_away(
+    served: Served, visitors: Visitors, away: Redis
+) -> None:
+    ticket = await visitors.enter("u1")
+    await visitors.are_served(1)
+    served.engine.rooms.store._redis = away
+    for _ in range(2):
+        reply = await served.get(QUEUE, user="u1", queue_ticket=ticket)
+        assert (reply.status, reply.json["state"], reply.json["number"]) == (200, "admitted", 1)
+
+
+async def test_a_front_that_never_saw_the_room_says_so_while_redis_is_away(
+    served: Served, away: Redis
+) -> None:
+    await served.engine.room_control.change("demo", "tester", RoomChanges(on=True))
+    served.engine.directory.forget("demo")
+    served.engine.rooms.store._redis = away
+    for _ in range(2):
+        assert told(await served.get(QUEUE, user="u1")) == (503, "unavailable")
+        assert told(await buy(served, "u1", None)) == (503, "unavailable")
+        assert told(await served.post(QUEUE, user="u1")) == (503, "unavailable")
