@@ -1,6 +1,7 @@
 """Opens and closes everything one engine process needs, in order. Decides nothing."""
 
 from dataclasses import dataclass
+from math import inf
 from random import SystemRandom
 from secrets import token_hex
 from typing import Self
@@ -80,7 +81,9 @@ class Engine:
         )
         directory = SaleDirectory(pool, clock)
         meter = Meter(clock)
-        pulse = Pulse(redis, clock, ids.new("front"), meter)
+        pulse = Pulse(
+            redis, clock, ids.new("front"), meter, pace_max=float(settings.pace_max or inf)
+        )
         room_store = RoomStore(redis, clock)
         return cls(
             settings=settings,
@@ -106,6 +109,7 @@ class Engine:
     async def close(self) -> None:
         """Answers what was accepted, then closes. Idempotent."""
         await self.memory.stop()
+        await self.rooms.store.stop()
         await self.inventory.stop()
         await self.pool.close()
         await self.redis.aclose()

@@ -355,7 +355,8 @@ cdef class StraightPath:
             request.send(self._others.conclude(request, until_s, reply))
 
     def failed(self, Request request not None, error):
-        self._limit.leave(RESERVE, request.entered, True)
+        # A failure may come at once; what it took says nothing of what work takes.
+        self._limit.leave(RESERVE, request.entered, False)
         request.send(self._others.fail(request, error))
 
     cdef str _user_of(self, bytes authorization):
