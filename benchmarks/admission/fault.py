@@ -87,9 +87,10 @@ async def run_fault(
     try:
         results = await send(target(under_test, "fault"), offer, started, lambda: None)
     finally:
+        wire.delay_s = 0.0
         for task in background:
             task.cancel()
-        wire.delay_s = 0.0
+        await asyncio.gather(*background, return_exceptions=True)
     stored_after_s = await until_stored(engine, "fault")
     return {
         **as_figures(results, offer.seconds),

@@ -10,12 +10,15 @@ answer is held back by the front, and its connection is not free until then. Goo
 accepted within a second of being due; p99 is of all that were accepted.
 """
 
+import asyncio
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import aiohttp
 import uvloop
 
 from benchmarks.admission import fault
@@ -38,6 +41,7 @@ ROUNDS: Final = 2  # of all times: memory that grows from round to round is not 
 SECONDS: Final = 4.0
 SECONDS_QUICK: Final = 1.0
 WARM_SECONDS: Final = 1.0  # Not measured: the limit learns the new load.
+REST_SECONDS: Final = 2.0  # Between two loads: what the last one left behind is over.
 CONNECTIONS: Final = 4000  # Below what a front takes from one address.
 CONNECTIONS_QUICK: Final = 512
 SHARE_TARGET: Final = 0.9
@@ -85,9 +89,33 @@ async def overload(sides: Sequence[Side], *, quick: bool) -> dict[str, list[dict
     for number in range(1 if quick else ROUNDS):
         for times in TIMES_QUICK if quick else TIMES:
             for side in sides:
-                step = await run_step(side.stand, side.engine, _offer(base * times, quick=quick))
+                step = await _step(side, _offer(base * times, quick=quick))
                 steps[side.name].append({"times": times, "round": number} | step)
     return steps
+
+
+async def _step(side: Side, offer: Offer) -> dict[str, Any]:
+    """One load on an engine that has come to rest, and what the front says it refused and why."""
+    await asyncio.sleep(REST_SECONDS)
+    before = await _told(side.stand)
+    step = await run_step(side.stand, side.engine, offer)
+    after = await _told(side.stand)
+    refused = {
+        name.partition('"')[2].rstrip('"}'): round(value - before.get(name, 0.0))
+        for name, value in after.items()
+        if name.startswith("doorbuster_refused_total")
+    }
+    levels = {"limit": after.get("doorbuster_limit")}
+    return step | {"refused": refused, **levels}
+
+
+async def _told(under_test: Stand) -> dict[str, float]:
+    """The front's metrics."""
+    url = f"http://{under_test.settings.host}:{under_test.port}/metrics"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        lines = (await answer.text()).splitlines()
+    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in pairs if math.isfinite(float(value))}
 
 
 async def _capacity(side: Side, *, quick: bool) -> float:
