@@ -6,10 +6,12 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.support.program import UpProcess, call, environ, free_port, get, run, until
+from tests.support.program import SECONDS_MAX, UpProcess, call, environ, free_port, get, run, until
 
 
 @pytest.fixture(scope="module")
@@ -219,3 +221,35 @@ def test_a_folder_with_a_strange_name_will_do(tmp_path: Path) -> None:
         assert get(up.wait_until_ready() + "/readyz")[0] == 200
     finally:
         assert up.stop() == 0
+
+
+def test_one_users_burst_is_one_for_all_fronts(tmp_path: Path) -> None:
+    burst, machines = 40, 1000  # So many share the rate that nothing is refilled meanwhile.
+    rates = {"throttle_per_second": "1", "throttle_burst": str(burst * machines)}
+    up = UpProcess(demo(tmp_path, machines=str(machines), **rates), "--demo")
+    try:
+        url = up.wait_until_ready()
+        token = run("token --user ada", environ(tmp_path)).stdout.strip()
+        fronts = [answering_front(url, token) for _ in range(burst)]
+        refused = answering_front(url, token)
+        maps = [Path(f"/proc/{up.pid_of(name)}/maps") for name in ("front-0", "front-1")]
+        shared = [str(tmp_path / "clients") in each.read_text() for each in maps]
+    finally:
+        up.stop()
+    assert None not in fronts
+    assert len(set(fronts)) == 2, "both fronts answer"
+    assert refused is None
+    assert shared == [True, True]
+
+
+def answering_front(url: str, token: str) -> str | None:
+    """Which front answers a call on a connection of its own, by how it names requests; None: 429."""
+    question = Request(f"{url}/v1/orders", headers={"Authorization": f"Bearer {token}"})
+    try:
+        with urlopen(question, timeout=SECONDS_MAX) as answer:
+            return str(answer.headers["X-Request-Id"]).partition("-")[0]
+    except HTTPError as refused:
+        refused.close()
+        if refused.code != 429:
+            raise
+        return None
