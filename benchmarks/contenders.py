@@ -7,8 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
@@ -16,9 +18,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from redis import Redis
+
 from benchmarks import rig
 from benchmarks.cores import pinned
 from benchmarks.wrk import CONNECTIONS
+from engine.admission.pace import PACE_KEY
 from engine.config import Settings
 from engine.servers.process import ServerProcess
 
@@ -29,6 +34,7 @@ SYSTEM_PATH: Final = ("/usr/sbin", "/sbin")  # nginx lives there; not everybody 
 NGINX_MODULES: Final = Path("/usr/lib/nginx/modules")
 NGINX_REDIS: Final = Path("/usr/share/lua/5.1/nginx/redis.lua")
 GO_LIBRARIES: Final = Path("/usr/share/gocode")
+PACE_SAID_SECONDS: Final = 1.0  # Fronts believe it for five.
 SETUP: Final = "`make bench-peers-setup` installs it"
 
 
@@ -49,6 +55,32 @@ class Place(NamedTuple):
 Command = Callable[[Place], list[str]]
 
 
+@contextmanager
+def pace_kept(place: Place) -> Iterator[None]:
+    """Says all the while, as a worker does, that whatever is reserved is stored.
+
+    Nobody stores here, as nobody does beside the peers: without this, ours would slow down after
+    some seconds.
+    """
+    ended = threading.Event()
+    thread = threading.Thread(target=_keep_pace, args=(place, ended), name="keep the pace")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _keep_pace(place: Place, ended: threading.Event) -> None:
+    with Redis(unix_socket_path=place.redis_socket) as redis:
+        while True:
+            said = {"per_second": "inf", "hop": "", "at_ms": time.time_ns() // 1_000_000}
+            redis.hset(PACE_KEY, mapping=said)
+            if ended.wait(PACE_SAID_SECONDS):
+                return
+
+
 @dataclass(frozen=True)
 class Contender:
     """One server. `missing` says in a sentence what it lacks here, or nothing."""
@@ -59,18 +91,20 @@ class Contender:
     command: Command
     missing: Callable[[], str | None] = lambda: None
     checks_tokens: bool = True  # else it believes a header
+    keeps_pace: bool = False  # It admits no more than a worker says it stores.
 
     @contextmanager
     def serve(self, place: Place) -> Iterator[int]:
         """Runs it on its core; yields its process id once it answers."""
         command = pinned(place.core, [*_clean_environment(), *self.command(place)])
         server = ServerProcess(self.title, command, log_path=place.folder / f"{self.name}.log")
-        server.start(lambda: rig.answers(place.port))
-        try:
-            assert server.pid is not None
-            yield server.pid
-        finally:
-            server.stop()
+        with pace_kept(place) if self.keeps_pace else nullcontext():
+            server.start(lambda: rig.answers(place.port))
+            try:
+                assert server.pid is not None
+                yield server.pid
+            finally:
+                server.stop()
 
 
 def _clean_environment() -> list[str]:
@@ -220,8 +254,15 @@ GATE: Final = Contender(
     "token, throttle, checks, limit, replay, order entry",
     gate,
     gate_missing,
+    keeps_pace=True,
 )
-ROUTE: Final = Contender("route", "our aiohttp route", "the same as the gate: its fallback", route)
+ROUTE: Final = Contender(
+    "route",
+    "our aiohttp route",
+    "the same as the gate: its fallback",
+    route,
+    keeps_pace=True,
+)
 NGINX_LUA: Final = Contender(
     "nginx_lua",
     "nginx + Lua + Redis",
