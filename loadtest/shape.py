@@ -5,6 +5,7 @@ T0 is when the sale opens, by the server's clock, or where it is open already th
 
 import json
 import logging
+import math
 import urllib.request
 from collections.abc import Callable
 from typing import Any, Final
@@ -31,15 +32,13 @@ class Burst(LoadTestShape):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._t0_s = 0.0  # in the run's time
+        self._t0_s = math.inf  # in the run's time; calm until it is known
 
     def reset_time(self) -> None:
         super().reset_time()  # type: ignore[no-untyped-call]
-        options = self._options
-        self._t0_s = float(options.calm_seconds)
+        # Locust ticks meanwhile: a crowd that came already would be sent home again, tickets and all.
         opens_in_s = self._opens_in_s()
-        if opens_in_s > 0:
-            self._t0_s = opens_in_s
+        self._t0_s = opens_in_s if opens_in_s > 0 else float(self._options.calm_seconds)
         logger.info("T0, the rush, is in %.1f s.", self._t0_s)
 
     def tick(self) -> Users | None:
