@@ -1,12 +1,15 @@
 """Buying and waiting where a sale has a room: the same through the gate and through aiohttp."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
 
 from engine.admission.room.settings import RoomChanges
+from engine.admission.room.store import Entered
 from engine.connections import connect_redis
+from engine.core import Engine
 from engine.keys import room_keys
 from engine.model import Outcome
 from engine.servers import EmbeddedValkey
@@ -181,3 +184,24 @@ async def test_a_front_that_never_saw_the_room_says_so_while_redis_is_away(
         assert told(await served.get(QUEUE, user="u1")) == (503, "unavailable")
         assert told(await buy(served, "u1", None)) == (503, "unavailable")
         assert told(await served.post(QUEUE, user="u1")) == (503, "unavailable")
+
+
+async def test_an_engine_that_closes_answers_whoever_is_entering(
+    served: Served, visitors: Visitors
+) -> None:
+    engine = await Engine.open(served.engine.settings)
+    entering = [
+        asyncio.create_task(engine.rooms.store.enter("demo", f"u{each}", holds_ticket=False))
+        for each in range(300)
+    ]
+    await asyncio.sleep(0)
+    await engine.close()
+    assert all(task.done() for task in entering)
+    entered = [task.result() for task in entering]
+    assert {each.number for each in entered if isinstance(each, Entered)} == set(range(1, 301))
+
+
+async def test_no_front_is_faster_than_pace_max(valkey: EmbeddedValkey, postgres_url: str) -> None:
+    async with serve(valkey.url, postgres_url, pace_max=7) as served:
+        await served.engine.pulse.refresh_once()
+        assert served.engine.pulse.pace == 7
