@@ -39,6 +39,8 @@ cdef double POLL_SECONDS_MAX = 15
 cdef double POLLS_AHEAD = 5  # A fifth of the wait: its last poll comes soon after its turn.
 cdef double POLL_SPREAD = 0.2  # So that crowds do not poll in step.
 cdef double WAIT_SECONDS_MIN = 10  # Tickets keep whole seconds: of shorter waits those would be errors.
+cdef double WAIT_SECONDS_MAX = 1e7  # Four months: no wait that anybody is told of.
+cdef double OUTLOOK_MAX = 1e9  # Of anything that is foreseen: sums and squares of it stay numbers.
 cdef double EIGHT_OF_TEN = 1.2816  # Standard deviations on each side that hold 80 % (normal distribution).
 cdef double MODEL_VARIATION = 0.05  # What no observed variation shows.
 cdef uint64_t MIX = 0x9E3779B97F4A7C15  # Fibonacci hashing (Knuth, TAOCP 3, 6.4).
@@ -169,7 +171,8 @@ cdef class Room:
         if look.drawn is not None and self.drawn != look.drawn:
             self.drawn = look.drawn
             self._draw = None
-            self.take_attendance()  # Whoever polled before did so by number.
+            self.take_attendance()  # Whoever polled before did so by number, …
+            self._present, self._mark = b"", 0  # … and so did those who were present.
         if serving > self.serving:
             self.serving = serving
             self._note_served(serving, look.now_ms / 1000)
@@ -205,6 +208,8 @@ cdef class Room:
         cdef const uint32_t[::1] view = places
         if view.shape[0] != self.drawn:
             raise ValueError(f"{view.shape[0]} places for {self.drawn} numbers drawn")
+        if self.drawn > 0:
+            self._hold(self.drawn)  # A low number may have been given a high place.
         self._places = view
         self._draw = places
 
@@ -247,17 +252,18 @@ cdef class Room:
         return self._place_of(number) or None
 
     cdef int _learn_outlook(self, object outlook) except -1:
-        learn_curve(&self._likely, outlook.segments, outlook.leaving)
-        learn_curve(&self._patient, outlook.segments, 0)
-        self._places_per_second = outlook.places_per_second
-        self._variation = outlook.variation
-        self._steady_seconds = outlook.steady_seconds
-        self._supply = outlook.supply
-        self._supply_variance = outlook.supply_variance
-        self._take = outlook.take
-        self._take_variance = outlook.take_variance
-        self._take_doubt = outlook.take_doubt
-        self._undecided = outlook.undecided
+        cdef list segments = sound(outlook.segments)
+        learn_curve(&self._likely, segments, bounded(outlook.leaving))
+        learn_curve(&self._patient, segments, 0)
+        self._places_per_second = max(1e-9, bounded(outlook.places_per_second))
+        self._variation = bounded(outlook.variation)
+        self._steady_seconds = bounded(outlook.steady_seconds)
+        self._supply = bounded(outlook.supply)
+        self._supply_variance = bounded(outlook.supply_variance)
+        self._take = bounded(outlook.take)
+        self._take_variance = bounded(outlook.take_variance)
+        self._take_doubt = bounded(outlook.take_doubt)
+        self._undecided = bounded(outlook.undecided)
 
     # Tickets.
 
@@ -453,6 +459,8 @@ cdef class Room:
         # Where most places are deserted, passing them takes longer than serving the others.
         passing = (view.place - self.serving) / self._places_per_second
         wait = max(wait, passing)
+        if not wait < WAIT_SECONDS_MAX:
+            return 0
         slow = wait_of(&self._patient, view.ahead + 1)
         doubt = EIGHT_OF_TEN * sqrt(
             self._variation ** 2 * min(1.0, self._steady_seconds / max(wait, 1e-9))
@@ -557,6 +565,20 @@ def is_gone(look not None):
         return True
     # Nothing sold either: the counters are lost or being rebuilt.
     return look.state != "draining" and look.available == look.reserved == 0 < look.sold
+
+
+cdef list sound(object segments):
+    """Those of a forecast that are numbers."""
+    return [
+        (seconds, rate)
+        for seconds, rate in segments
+        if 0 < seconds <= OUTLOOK_MAX and 0 <= rate <= OUTLOOK_MAX
+    ]
+
+
+cdef double bounded(double value) noexcept:
+    """A quantity that an answer can be computed from: neither negative nor infinite, nor not a number."""
+    return min(value, OUTLOOK_MAX) if value > 0 else 0.0
 
 
 cdef long promised(double eta) noexcept:

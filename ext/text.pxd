@@ -17,9 +17,10 @@ cdef inline char* put_bytes(char* at, bytes text) noexcept:
 
 
 cdef inline char* put_number(char* at, long number) noexcept:
-    """Digits of a number that is not negative."""
+    """Digits of a number; 0 for a negative one, which a counter gone wrong may be."""
     cdef char digits[20]
     cdef int count = 0
+    number = max(number, <long>0)
     while True:
         digits[count] = 48 + number % 10
         number //= 10
@@ -50,7 +51,7 @@ cdef inline char* put_fraction(char* at, long parts, long whole) noexcept:
 
 
 cdef inline char* put_seconds(char* at, double seconds) noexcept:
-    if seconds < 0:
+    if not 0 <= seconds < 1e17:  # In tenths, what a long holds. Neither is what is no number.
         return put(at, b"null")
     return put_fraction(at, <long>(seconds * 10 + 0.5), 10)
 

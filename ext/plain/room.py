@@ -18,6 +18,9 @@ POLL_SECONDS_MAX: Final = 15
 POLLS_AHEAD: Final = 5
 POLL_SPREAD: Final = 0.2
 WAIT_SECONDS_MIN: Final = 10
+WAIT_SECONDS_MAX: Final = 1e7
+OUTLOOK_MAX: Final = 1e9
+SECONDS_MAX: Final = 1e17
 EIGHT_OF_TEN: Final = 1.2816
 MODEL_VARIATION: Final = 0.05
 MIX: Final = 0x9E3779B97F4A7C15
@@ -133,12 +136,13 @@ class Room:
             self.drawn = look.drawn
             self._draw = None
             self._polled.clear()
+            self._present, self._mark = [0], 0
         if look.serving > self.serving:
             self.serving = look.serving
             self._served.append((look.serving, look.now_ms / 1000))
             if len(self._served) > SERVED_MAX:
                 del self._served[: SERVED_MAX // 2]
-        self._outlook = self._forecast.learn(look)
+        self._outlook = _bounded(self._forecast.learn(look))
         self.known = True
 
     def forget(self) -> None:
@@ -286,6 +290,8 @@ class Room:
         if wait < 0:
             return -1.0, -1.0, -1.0
         wait = max(wait, (place - self.serving) / self._outlook.places_per_second)
+        if not wait < WAIT_SECONDS_MAX:
+            return -1.0, -1.0, -1.0
         slow = self._wait(ahead + 1, 0)
         steady = min(1.0, self._outlook.steady_seconds / max(wait, 1e-9))
         doubt = EIGHT_OF_TEN * math.sqrt(variation**2 * steady + MODEL_VARIATION**2)
@@ -354,8 +360,8 @@ class Room:
             "eta_range_seconds": eta_range,
             "chance": _short(int(view.chance * 100 + 0.5) / 100),
             "chance_says": _chance_word(view.chance),
-            "available": self.look.available,
-            "may_return": self.look.reserved,
+            "available": max(0, self.look.available),
+            "may_return": max(0, self.look.reserved),
             "poll_after_seconds": _tenths(self._poll_after(view, now_s)),
             "expires_at": _time_text(ticket.expires_s * 1000),
             "server_time": _time_text(int(now_s * 1000)),
@@ -377,6 +383,23 @@ def _grown(leaving: float, at: float, seconds: float) -> float:
     return math.exp(leaving * at) * math.expm1(leaving * seconds) / leaving
 
 
+def _bounded(outlook: Any) -> Any:
+    """What answers can be computed from: neither negative nor infinite, nor not a number."""
+    amounts = outlook._asdict()
+    segments = tuple(
+        (seconds, rate)
+        for seconds, rate in amounts.pop("segments")
+        if 0 < seconds <= OUTLOOK_MAX and 0 <= rate <= OUTLOOK_MAX
+    )
+    sound = {name: _sound(amount) for name, amount in amounts.items()}
+    sound["places_per_second"] = max(1e-9, sound["places_per_second"])
+    return outlook._replace(segments=segments, **sound)
+
+
+def _sound(value: float) -> float:
+    return min(value, OUTLOOK_MAX) if value > 0 else 0.0
+
+
 def _promised(eta: float) -> int | None:
     return None if eta < 0 else int(eta + 0.5)
 
@@ -395,7 +418,9 @@ def _chance_word(chance: float) -> str:
     return "slim" if chance >= 0.02 else "none"
 
 
-def _tenths(seconds: float) -> float | int:
+def _tenths(seconds: float) -> float | int | None:
+    if not 0 <= seconds < SECONDS_MAX:
+        return None
     return _short(int(seconds * 10 + 0.5) / 10)
 
 

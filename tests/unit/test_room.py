@@ -1,6 +1,7 @@
 """One front's copy of a room: who is served, who keeps a place, and what those who wait are told."""
 
 import json
+import math
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
@@ -608,3 +609,59 @@ def test_both_forms_say_the_same_word_for_word(
             words += [room.take_attendance(), room.take_said(), room.take_eta_errors()]
         said.append(words)
     assert said[0] == said[1]
+
+
+def test_low_numbers_with_high_places_are_noted_after_the_draw(forms: Any) -> None:
+    room = make_room(forms, before(order=RoomOrder.DRAW, issued=5000))
+    tokens = {number: ticket(room, number, OPENS - 100.0) for number in range(1, 101)}
+    room.learn(look(order=RoomOrder.DRAW, issued=5000, drawn=5000, seed="00" * 32, serving=0))
+    places = draw(bytes(32), 5000)
+    room.learn_draw(places)
+    for token in tokens.values():
+        poll(room, token)
+    noted = room.take_attendance()
+    assert max(places[:100]) > 1024
+    assert places_noted(noted) == sorted(places[:100])
+
+
+def test_who_was_present_by_number_says_nothing_of_the_places_drawn(forms: Any) -> None:
+    room = make_room(forms, before(order=RoomOrder.DRAW, issued=1000))
+    token = ticket(room, 7, OPENS - 100.0)
+    room.learn_present(bytes(bytearray([0x7F] + [0xFF] * 11)), 1000)
+    room.learn(look(order=RoomOrder.DRAW, issued=1000, drawn=1000, seed="00" * 32, serving=0))
+    places = draw(bytes(32), 1000)
+    room.learn_draw(places)
+    assert poll(room, token)["position"] == places[6]
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        {"segments": ((1800.0, 10.0),), "variation": math.inf},
+        {"segments": ((1e300, 1e-300),)},
+        {"segments": ((math.nan, math.nan),)},
+        {"supply": -1.0},
+        {"supply": math.nan, "take": math.inf, "undecided": math.nan, "take_doubt": math.inf},
+        {"leaving": math.nan, "places_per_second": 0.0},
+        {"places_per_second": math.nan},
+        {"take_variance": -1.0, "supply_variance": math.inf, "steady_seconds": -math.inf},
+    ],
+)
+@pytest.mark.parametrize("first", ["before", "open"])
+def test_a_forecast_gone_wrong_is_answered_without_it(forms: Any, seen: Any, first: str) -> None:
+    early = first == "before"
+    start = before(order=RoomOrder.DRAW) if early else look(serving=0)
+    room = make_room(forms, start, **seen)
+    told = json.loads(room.issue("u", 500, OPENS - 50.0 if early else NOW)[1])
+    assert 0 <= told["chance"] <= 1
+    assert told["eta_seconds"] is None or 0 <= told["eta_seconds"] < 1e8
+
+
+def test_counters_below_zero_are_told_as_nothing(forms: Any) -> None:
+    room = make_room(forms, look(available=-1, reserved=-5))
+    told = json.loads(room.issue("u", 500, NOW)[1])
+    assert (told["available"], told["may_return"]) == (0, 0)
+
+
+def places_noted(bits: bytes) -> list[int]:
+    return [place for place in range(8 * len(bits)) if bits[place >> 3] & 0x80 >> (place & 7)]
