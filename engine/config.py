@@ -79,7 +79,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     in_flight_min: Positive = 64  # the adaptive limit's floor, per process
     in_flight_max: Positive = 4096  # its ceiling, per process; beyond it 503 `overloaded`
     deadline_seconds: Seconds = 1.0  # a reserve call that waited longer is refused, not served
-    shed_hold_seconds: NotNegativeSeconds = 0.25  # a shed answer is held so long: no instant retry
+    shed_hold_seconds: NotNegativeSeconds = 1.0  # refusals are held so long: no instant retry
     throttle_per_second: Positive = 50  # requests of one user
     throttle_burst: Positive = 200
     address_per_second: Positive = 500  # requests of one address: many may share it
