@@ -1,6 +1,7 @@
 """Measures how much work is waiting, for the metrics and for the pacer."""
 
-from typing import Final
+from collections.abc import Set as AbstractSet
+from typing import Final, Protocol
 
 from engine import metrics
 from engine.connections import redis_errors
@@ -13,12 +14,27 @@ from engine.store.database import postgres_errors
 CHARGED: Final = frozenset({PaymentStatus.CAPTURED.value, PaymentStatus.FAILED.value})
 
 
-class Gauges:
-    """Updates the gauges of the streams and of the outbox."""
+class Charging(Protocol):
+    """What is asked of the payer."""
 
-    def __init__(self, engine: Engine) -> None:
+    @property
+    def charges_of(self) -> AbstractSet[str]: ...
+    @property
+    def is_away(self) -> bool: ...
+
+
+class Gauges:
+    """Updates the gauges of the streams and of the outbox. Without a payer, nobody charges."""
+
+    def __init__(self, engine: Engine, payer: Charging | None = None) -> None:
         self._engine = engine
-        self.payments_waiting = 0  # For the provider to be asked: at the last look.
+        self._payer = payer
+        self.payments_waiting = 0  # For a provider to be asked now: at the last look.
+
+    @property
+    def payments_away(self) -> bool:
+        """Whether a provider does not answer."""
+        return self._payer is not None and self._payer.is_away
 
     async def measure_once(self) -> int:
         """Raises Unavailable where a server is gone. Returns 0: there is never more to do."""
@@ -31,7 +47,11 @@ class Gauges:
         with postgres_errors():
             async with self._engine.pool.acquire() as connection:
                 waiting, self.payments_waiting = await connection.fetchrow(
-                    "SELECT count(*), count(*) FILTER (WHERE kind IN ('capture', 'pay')) FROM outbox"
+                    """
+                    SELECT count(*), count(*) FILTER (WHERE kind = ANY ($1) AND due_at <= now())
+                    FROM outbox
+                    """,
+                    [] if self._payer is None else list(self._payer.charges_of),
                 )
                 metrics.outbox_messages.set(waiting)
         return 0

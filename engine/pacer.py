@@ -39,6 +39,11 @@ PAYMENT_FIRST: Final = 1_000.0
 PAYMENT_WAITING_MIN: Final = 1_000
 # Buyers' money may lag the sale, but not until reservations run out: a third of their usual 900 s.
 PAYMENT_SECONDS_MAX: Final = 300.0
+# Of what the providers did while they were well: payments have minutes, and a sale that waits for
+# its providers altogether has none left.
+PAYMENT_FLOOR: Final = 0.25
+COMMITS_SECONDS: Final = 1.0  # So long another worker's word on its commits is believed.
+COMMITS: Final = ("hop:postgres", "commits_at_ms")  # Of the pace: written by who stores.
 
 
 class Draining(Protocol):
@@ -55,6 +60,8 @@ class Paying(Protocol):
 
     @property
     def payments_waiting(self) -> int: ...
+    @property
+    def payments_away(self) -> bool: ...
     def payments_done(self) -> int: ...
 
 
@@ -68,6 +75,7 @@ class Look(NamedTuple):
     newest_size: float | None  # Orders in an entry; None if none waits.
     fronts: int
     redis_seconds: float
+    commits: tuple[bytes | None, ...]  # As COMMITS names them.
 
 
 class Pacer:
@@ -90,7 +98,10 @@ class Pacer:
             target_seconds=PAYMENT_SECONDS_MAX,
             rate_first=PAYMENT_FIRST,
             waiting_min=PAYMENT_WAITING_MIN,
+            floor_share=PAYMENT_FLOOR,
         )
+        self._commits_at_ms: bytes | None = None  # Of another worker's word: a change is news …
+        self._commits_heard_at = -COMMITS_SECONDS  # … heard then.
         self._told = {"orders": 0, "entries": 0, "payments": paying.payments_done()}
         self._backlog = Backlog()
         self._round_trips = [0.0] * REDIS_LOOKS
@@ -118,10 +129,11 @@ class Pacer:
                 for name, count in done.items():
                     pipe.hincrby(DONE_KEY, name, count - self._told[name])
                 pipe.zcard(FRONTS_KEY)
+                pipe.hmget(PACE_KEY, *COMMITS)
                 for sale_id in self._draining.sales:
                     pipe.xlen(shard_keys(sale_id).orders)
                     pipe.xrevrange(shard_keys(sale_id).orders, count=1)
-                orders, entries, payments, fronts, *streams = await pipe.execute()
+                orders, entries, payments, fronts, commits, *streams = await pipe.execute()
         # Told only now: what was not heard is said again, and at worst counts twice.
         self._told = done
         seconds = self._clock.monotonic() - began
@@ -133,25 +145,45 @@ class Pacer:
             _mean_size([newest[0][1] for newest in streams[1::2] if newest]),
             max(1, fronts),
             seconds,
+            tuple(commits),
         )
 
     def _judge(self, look: Look) -> dict[str, float]:
         now, drained = self._clock.monotonic(), self._draining.drained
-        commit_seconds = max(drained.commit_seconds, drained.waited_seconds)
         waiting = self._backlog.orders(look.entries, look.entries_waiting, look.newest_size)
         return {
-            "drain": self._drain.measure(now, look.orders, waiting, drained.commit_seconds),
-            "postgres": pace_of_steps(
-                commit_seconds,
-                self._settings.drain_connections * self._settings.drain_batch_max,
-                COMMIT_SECONDS_CALM,
+            "drain": self._drain.measure(
+                now,
+                look.orders,
+                waiting,
+                drained.commit_seconds,
+                begun_seconds=drained.waited_seconds,
             ),
+            "postgres": self._pace_of_commits(look),
             "redis": pace_of_steps(
                 self._round_trip(look), look.fronts * self._settings.batch_max, REDIS_SECONDS_CALM
             ),
-            "payment": self._payment.measure(now, look.payments, self._paying.payments_waiting),
+            "payment": self._payment.measure(
+                now,
+                look.payments,
+                self._paying.payments_waiting,
+                is_away=self._paying.payments_away,
+            ),
             "pace_max": float(self._settings.pace_max or inf),
         }
+
+    def _pace_of_commits(self, look: Look) -> float:
+        """By this worker's own; while it stores nothing, by what one that does found lately."""
+        drained = self._draining.drained
+        if not drained.is_idle:
+            at_once = self._settings.drain_connections * self._settings.drain_batch_max
+            seconds = max(drained.commit_seconds, drained.waited_seconds)
+            return pace_of_steps(seconds, at_once, COMMIT_SECONDS_CALM)
+        now, (pace, at_ms) = self._clock.monotonic(), look.commits
+        if at_ms != self._commits_at_ms:
+            self._commits_at_ms, self._commits_heard_at = at_ms, now
+        is_fresh = pace is not None and now - self._commits_heard_at < COMMITS_SECONDS
+        return float(pace) if pace is not None and is_fresh else inf
 
     def _round_trip(self, look: Look) -> float:
         self._round_trips = [*self._round_trips[1:], look.redis_seconds]
@@ -163,6 +195,8 @@ class Pacer:
             "hop": pace.hop,
             "at_ms": self._clock.now_ms(),
         }
+        if not self._draining.drained.is_idle:
+            fields["commits_at_ms"] = self._clock.now_ms()
         fields |= {f"hop:{hop}": repr(value) for hop, value in paces.items()}
         with redis_errors():
             # redis-py types its mapping as invariant.

@@ -110,7 +110,7 @@ class Worker:
             concurrency_max=settings.pay_concurrency_max,
         )
         self.dispatcher = Dispatcher(engine.pool, engine.inventory, engine.directory)
-        gauges = Gauges(engine)
+        gauges = Gauges(engine, self.payer)
         self.pacer = Pacer(engine.redis, engine.clock, self.drainer, gauges, settings)
         fence = Fence(engine.redis, engine.pool, engine.inventory, settings.durability)
         # Producers before consumers: in this order they stop, those of a stage together.

@@ -21,6 +21,10 @@ class GuardedProvider:
         """Whether a call would be refused without asking, for a while yet."""
         return self._breaker.state is BreakerState.OPEN
 
+    def is_failing(self) -> bool:
+        """Whether it is not known to answer."""
+        return self._breaker.state is not BreakerState.CLOSED
+
     async def create(self, request: PaymentRequest) -> ProviderResult:
         with self._breaker.guarding():
             return await self._provider.create(request)
@@ -42,3 +46,7 @@ class GuardedProvider:
 
 def is_cut_off(provider: Provider) -> bool:
     return isinstance(provider, GuardedProvider) and provider.is_cut_off()
+
+
+def is_failing(provider: Provider) -> bool:
+    return isinstance(provider, GuardedProvider) and provider.is_failing()

@@ -16,7 +16,7 @@ import msgspec
 from engine.errors import ProviderUnavailable, Unavailable
 from engine.ids import Ids
 from engine.model import OrderStatus, PaymentStatus
-from engine.payment.guarded import is_cut_off
+from engine.payment.guarded import is_cut_off, is_failing
 from engine.payment.late import LateCaptures
 from engine.payment.provider import (
     ChargeStatus,
@@ -87,6 +87,16 @@ class Payer:
         self._turns = asyncio.Semaphore(concurrency_max)
         self._provider_away = False
         self._stopped = asyncio.Event()
+
+    @property
+    def charges_of(self) -> frozenset[str]:
+        """The kinds of messages that it asks a provider to charge for, while one answers."""
+        return CHARGING.intersection(self._kinds) if self._providers else frozenset()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether some provider did not answer lately."""
+        return self._provider_away or any(map(is_failing, self._providers.values()))
 
     async def run(self) -> None:
         """Pays until stopped. A lane that crashes comes back by itself: its neighbours go on."""

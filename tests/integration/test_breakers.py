@@ -192,6 +192,7 @@ async def test_payments_wait_in_the_outbox_while_their_provider_is_cut_off(shop:
     shop.provider.down = True
     assert await payer.pay_once() == 20
     assert breaker.state is OPEN
+    assert payer.is_away
     assert shop.provider.calls["create"] == IN_A_ROW_MAX, "the others were not even sent"
 
     await make_due(shop)
@@ -209,6 +210,7 @@ async def test_payments_wait_in_the_outbox_while_their_provider_is_cut_off(shop:
     while await payer.pay_once():
         await make_due(shop)
     assert breaker.state is CLOSED
+    assert not payer.is_away
     assert len(shop.provider.charges) == 20
     assert await shop.pool.fetchval("SELECT count(*) FROM outbox WHERE kind = 'pay'") == 0
 

@@ -21,9 +21,10 @@ from engine.drained import Drained
 from engine.gauges import Gauges
 from engine.keys import shard_keys
 from engine.model import Reserved
-from engine.pacer import PAYMENT_SECONDS_MAX, Pacer
+from engine.pacer import PAYMENT_FIRST, PAYMENT_FLOOR, PAYMENT_SECONDS_MAX, Pacer
 from engine.sales import Sale
 from engine.servers import EmbeddedValkey
+from engine.store import outbox
 from engine.worker import Worker
 from ext import Meter
 from tests.support.sales import open_sale, reserve_for
@@ -194,6 +195,7 @@ class Paying:
 
     def __init__(self) -> None:
         self.payments_waiting = 0
+        self.payments_away = False
         self.done = 0
 
     def payments_done(self) -> int:
@@ -273,6 +275,72 @@ async def test_commits_that_take_long_slow_admission_before_anything_waits(redis
     with draining.drained.statement():
         assert await stand.look(pacer, seconds=2) == (inf, "")
         assert await stand.look(pacer) == (4000, "postgres")  # It has been waited for 2 s.
+
+
+async def test_slow_statement_limits_nobody_once_nothing_is_stored_any_more(redis: Redis) -> None:
+    stand = Stand(redis)
+    pacer, draining, _ = stand.pacer("demo")
+    with draining.drained.statement():
+        stand.clock.advance(seconds=30)
+    assert (await stand.look(pacer))[1] == "postgres"
+    stand.clock.advance(seconds=5)
+    await stand.look(pacer, seconds=2)
+    assert await stand.look(pacer) == (inf, "")
+    with draining.drained.statement():
+        stand.clock.advance(seconds=0.1)
+    assert await stand.look(pacer) == (inf, "")
+
+
+async def test_worker_that_stores_nothing_leaves_the_pace_of_one_that_does(redis: Redis) -> None:
+    stand = Stand(redis, drain_connections=2, drain_batch_max=4000)
+    busy, draining, _ = stand.pacer("demo")
+    idle, _, _ = stand.pacer("demo")
+    with draining.drained.statement():
+        stand.clock.advance(seconds=2)
+    for _ in range(4):
+        assert await stand.look(busy, idle) == (4000, "postgres")
+    stand.clock.advance(seconds=1)
+    await stand.look(busy, idle, seconds=2)
+    assert await stand.look(busy, idle) == (inf, "")
+
+
+async def test_provider_that_is_away_stops_no_sale(redis: Redis) -> None:
+    stand = Stand(redis)
+    pacer, _, paying = stand.pacer("demo")
+    await stand.look(pacer)
+    paying.payments_away = True
+    for _ in range(1000):
+        paying.payments_waiting += 40
+        assert await stand.look(pacer) == (inf, "")
+    paying.payments_waiting = 10_000_000
+    pace, hop = await stand.look(pacer)
+    assert (pace, hop) == (PAYMENT_FLOOR * PAYMENT_FIRST, "payment")
+
+
+class Charging:
+    """A payer that serves what a test says."""
+
+    def __init__(self, *kinds: str) -> None:
+        self.charges_of = set(kinds)
+        self.is_away = False
+
+
+async def test_payments_that_wait_are_those_that_a_provider_would_be_asked_for_now(
+    valkey: EmbeddedValkey, postgres_url: str
+) -> None:
+    async with opened_engine(valkey, postgres_url) as engine:
+        sale = await open_sale(engine.pool, engine.inventory, stock={"phone-black": 1})
+        async with engine.pool.acquire() as connection:
+            for kind in ("capture", "capture", "pay", "pay", "refund", "confirm"):
+                await outbox.put(connection, kind, [(sale.sale_id, "it")])
+            await connection.execute(
+                "UPDATE outbox SET due_at = now() + interval '1 hour' WHERE message_id = "
+                "(SELECT max(message_id) FROM outbox WHERE kind = 'pay')"
+            )
+        for charging, waiting in ((Charging("capture", "pay"), 3), (Charging("pay"), 1)):
+            gauges = Gauges(engine, charging)
+            await gauges.measure_once()
+            assert gauges.payments_waiting == waiting
 
 
 async def test_payments_may_lag_but_not_until_reservations_run_out(redis: Redis) -> None:

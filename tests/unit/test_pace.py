@@ -35,6 +35,8 @@ class Pipeline:
     demand: Callable[[float], float]
     capacity: Callable[[float], float]
     step_seconds: float = TICK
+    knows_step: bool = True  # Whether a step of this length was measured already.
+    is_away: bool = False
     now: float = 0.0
     waiting: float = 0.0
     done: float = 0.0
@@ -43,7 +45,7 @@ class Pipeline:
     paces: list[float] = field(default_factory=list)
 
     def run(self, seconds: float) -> "Pipeline":
-        known = deque([inf] * LATE, maxlen=LATE)
+        known = deque([self.hop.pace] * LATE, maxlen=LATE)
         step, due = 0.0, self.now + self.step_seconds
         for tick in range(round(seconds / TICK)):
             self.now += TICK
@@ -58,7 +60,17 @@ class Pipeline:
                 step, due = 0.0, self.now + self.step_seconds
             if tick % MEASURE_TICKS == 0:
                 took = self.step_seconds if self.step_seconds > TICK else 0.0
-                known.append(self.hop.measure(self.now, self.done, self.waiting, took))
+                begun = self.now - due + took if self.waiting and took else 0.0
+                known.append(
+                    self.hop.measure(
+                        self.now,
+                        self.done,
+                        self.waiting,
+                        took if self.knows_step else 0.0,
+                        begun_seconds=begun,
+                        is_away=self.is_away,
+                    )
+                )
                 self.paces.append(self.hop.pace)
                 self.queue.append(self.waiting)
         return self
@@ -138,6 +150,61 @@ def test_standstill_bounds_what_is_admitted_and_its_end_is_noticed_within_five_s
     assert run.paces[-1] == pytest.approx(PACE_MIN)
     run.run(5)
     assert run.hop.pace > 15_000
+
+
+def test_hop_that_stores_in_rare_large_steps_is_never_taken_for_one_that_stands_still() -> None:
+    run = Pipeline(drain_pace(), always(15_000), always(13_000), step_seconds=0.1).run(20)
+    run.capacity, run.step_seconds, run.knows_step = always(600), 7.0, False
+    run.paces.clear()
+    run.run(6.9)
+    run.knows_step = True
+    run.run(21)
+    assert min(run.paces) > 5 * PACE_MIN
+    run.capacity, run.step_seconds = always(20_000), 0.1
+    run.run(5)
+    assert run.hop.pace > 15_000
+
+
+def test_hop_that_stood_still_is_free_again_within_five_seconds() -> None:
+    run = Pipeline(drain_pace(), always(15_000), lambda now: 0 if now < 60 else 20_000)
+    run.run(60)
+    assert run.hop.pace == PACE_MIN
+    run.run(5)
+    assert run.hop.pace == inf
+
+
+def payment_pace() -> HopPace:
+    return HopPace(target_seconds=300, rate_first=1_000, waiting_min=1_000, floor_share=0.25)
+
+
+def test_provider_that_is_away_stops_no_sale() -> None:
+    run = Pipeline(payment_pace(), always(200), always(1_000)).run(60)
+    run.capacity, run.is_away = always(0), True
+    run.run(900)
+    assert set(run.paces) == {inf}  # All of it can be paid within the target once it is back.
+    run.capacity, run.is_away = always(1_000), False
+    assert set(run.run(300).paces) == {inf}
+
+
+def test_provider_that_is_away_slows_gently_what_could_not_be_paid_in_time() -> None:
+    run = Pipeline(payment_pace(), always(2_000), always(1_000)).run(20)
+    run.capacity, run.is_away = always(0), True
+    run.run(2_000)
+    assert 250 <= run.paces[-1] < 1_000
+    assert run.hop.rate == pytest.approx(1_000, rel=0.01)
+
+
+def test_payments_that_hang_unnoticed_slow_admission_to_a_share_of_what_was_paid() -> None:
+    run = Pipeline(payment_pace(), always(2_000), lambda now: 1_000 if now < 20 else 0)
+    run.run(120)
+    assert min(run.paces) >= 250
+
+
+def test_provider_that_comes_back_is_noticed_within_seconds() -> None:
+    run = Pipeline(payment_pace(), always(200), lambda now: 0 if now < 200 else 500)
+    run.run(200)
+    run.run(5)
+    assert run.hop.pace > 200
 
 
 def test_demand_that_pauses_and_comes_back_does_not_overrun_a_slow_hop() -> None:
