@@ -86,9 +86,12 @@ async def test_nobody_registers_as_an_operator_or_with_unfit_fields(served: Serv
 
 async def test_one_address_is_throttled_before_any_hashing(served: Served) -> None:
     served.front.passwords.close()  # Whoever gets as far as hashing now fails loudly.
-    replies = [await served.post("/v1/sessions", data=b"{") for _ in range(60)]
-    assert {reply.code for reply in replies} == {"invalid_request", "throttled"}
-    assert replies[-1].status == 429
+    # At once: a refusal is held back for a moment, in which one after the other would find room again.
+    replies = await asyncio.gather(*(served.post("/v1/sessions", data=b"{") for _ in range(60)))
+    assert {(reply.status, reply.code) for reply in replies} == {
+        (400, "invalid_request"),
+        (429, "throttled"),
+    }
 
 
 async def test_a_shop_behind_a_proxy_may_let_more_logins_in(
@@ -97,9 +100,10 @@ async def test_a_shop_behind_a_proxy_may_let_more_logins_in(
     async with serve(
         valkey.url, postgres_url, anonymous_per_second=1, anonymous_burst=70
     ) as served:
-        replies = [await served.post("/v1/sessions", body={}) for _ in range(75)]
-    assert [reply.code for reply in replies[:70]] == ["invalid_request"] * 70
-    assert replies[-1].code == "throttled"
+        replies = [await served.post("/v1/sessions", body={}) for _ in range(70)]
+        more = await asyncio.gather(*(served.post("/v1/sessions", body={}) for _ in range(20)))
+    assert {reply.code for reply in replies} == {"invalid_request"}
+    assert "throttled" in {reply.code for reply in more}
 
 
 async def test_only_so_many_wait_for_their_password_to_be_checked() -> None:
