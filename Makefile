@@ -49,8 +49,8 @@ report: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Turn the newest benchmark run 
 chaos: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Kill real processes during a rush, then prove the invariants
 	@$(BIN)/python -m pytest -m chaos
 
-load: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Send locust's shoppers (USERS, SECONDS) to a sale on the running engine, then check it
-	@$(BIN)/python scripts/load.py $(USERS) $(SECONDS)
+load: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Send locust's shoppers (USERS, SECONDS) to a sale on the running engine, then check it; ROOM=1 puts a waiting room before it
+	@$(BIN)/python scripts/load.py $(USERS) $(SECONDS) $(if $(ROOM),--room)
 
 rush: $(VENV)/run.stamp $(VENV)/build.stamp  ## Send a flash crowd (BUYERS) to the demo sale, or to a sale of its own (UNITS)
 	@$(BIN)/doorbuster rush $(if $(UNITS),--units $(UNITS),--sale demo) --buyers $(BUYERS)

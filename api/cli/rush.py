@@ -190,7 +190,7 @@ async def _open_sale(engine: Engine, sale_id: str) -> Sale:
         raise Conflict(
             "room_on",
             f"Sale {sale_id} has its waiting room on, and a rush goes straight to the counter: `make "
-            f"load` goes through the room; `doorbuster admission set {sale_id} --off` ends it.",
+            f"load ROOM=1` shops through one; `doorbuster admission set {sale_id} --off` ends it.",
         )
     return sale
 
