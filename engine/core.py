@@ -80,11 +80,9 @@ class Engine:
             breaker=breakers["redis"],
         )
         directory = SaleDirectory(pool, clock)
-        meter = Meter(clock)
-        pulse = Pulse(
-            redis, clock, ids.new("front"), meter, pace_max=float(settings.pace_max or inf)
-        )
-        room_store = RoomStore(redis, clock)
+        meter, name = Meter(clock), ids.new("front")
+        pulse = Pulse(redis, clock, name, meter, pace_max=float(settings.pace_max or inf))
+        room_store = RoomStore(redis, clock, name=name)
         return cls(
             settings=settings,
             clock=clock,

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 DRAIN_GROUP = "drain"  # The consumer group of every `orders` stream.
 ONLY_SHARD = 0  # Sales have one shard each; the key layout is ready for more.
-ATTENDANCE_SLOTS = 16  # Of the shortest `absent_seconds`, 20, they hold more than five minutes.
+# Of the shortest `absent_seconds`, 20, they reach back longer than enter.lua keeps an unused number.
+ATTENDANCE_SLOTS = 18
 
 
 class ShardKeys(NamedTuple):
@@ -44,6 +45,8 @@ class RoomKeys(NamedTuple):
     used: str
     tickets: str  # hash: user -> '<number> <issued_ms>'
     present: str  # bitmap by place: who polled in this period of attendance or in the one before
+    passed: str  # bitmap by place: passed over as absent, and not back since
+    fronts: str  # sorted set: a front's name, by when it last attended (ms)
     scratch: str  # a bitmap on its way into another; empty between scripts
     attendance: tuple[str, ...]  # ring of bitmaps by place, one per period: who polled in it
 
@@ -55,9 +58,18 @@ def room_keys(sale_id: str, shard: int = ONLY_SHARD) -> RoomKeys:
         used=keys.used,
         tickets=f"{tag}:tickets",
         present=f"{tag}:present",
+        passed=f"{tag}:passed",
+        fronts=f"{tag}:fronts",
         scratch=f"{tag}:scratch",
         attendance=tuple(f"{tag}:attendance:{slot}" for slot in range(ATTENDANCE_SLOTS)),
     )
+
+
+def serve_keys(sale_id: str, shard: int = ONLY_SHARD) -> list[str]:
+    """What serve.lua takes, in its order."""
+    sale, room = shard_keys(sale_id, shard), room_keys(sale_id, shard)
+    own = (room.room, room.present, room.passed, room.used)
+    return [sale.config, sale.stock, sale.orders, *own, *room.attendance]
 
 
 def proof_key(sale_id: str, mark: str, shard: int = ONLY_SHARD) -> str:

@@ -1,5 +1,5 @@
 -- enter: give people their numbers in a sale's waiting room, one each. One atomic step.
--- KEYS  1 config  2 room  3 tickets  4 used  5… attendance (16)  21… proofs of this call
+-- KEYS  1 config  2 room  3 tickets  4 used  5… attendance (18)  23… proofs of this call
 -- ARGV  1 now_ms ('': the clock of Redis)  2 known_issued  3… quadruples: user_id, holds_ticket (1 or 0),
 --       proof (which of the proofs, from 1; 0: none was asked for), proof_ms (until it expires)
 -- Returns  one reply per person: 'ENTERED <number>' | 'KEPT <number>' | 'ROOM_OFF' | 'TOO_EARLY'
@@ -11,11 +11,13 @@
 local config, room, tickets, used = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local ENTER_MAX = 256        -- Keeps unpack within Lua's limit and a call below 3 ms.
 local TICKETS_MAX = 16777216 -- The room's bitmaps are 2 MiB each at most.
-local RETURN_MS = 300000     -- Who loses the ticket may come back for so long.
+-- Who loses the ticket may come back for so long: while a ticket is good whose last poll no front could
+-- note yet. Else its holder would have two numbers.
+local RETURN_MS = 330000
 local KEPT_MS = 86400000     -- After the sale: it may be extended. Then Redis forgets who had a number.
-local SLOTS = 16
+local SLOTS = 18
 local ATTENDANCE = { KEYS[5], unpack(KEYS, 6, 4 + SLOTS) }
-local PROOFS = { KEYS[21], unpack(KEYS, 22) }
+local PROOFS = { KEYS[23], unpack(KEYS, 24) }
 local people = (#ARGV - 2) / 4
 if people < 1 or people > ENTER_MAX or people % 1 ~= 0 then
   return redis.error_reply('ERR enter takes 1 to 256 people')

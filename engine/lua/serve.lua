@@ -1,5 +1,5 @@
 -- serve: let the next people of a waiting room try to buy, and say how the room stands. One atomic step.
--- KEYS  1 config  2 stock  3 orders  4 room  5 present  6… attendance (16)
+-- KEYS  1 config  2 stock  3 orders  4 room  5 present  6 passed  7 used  8… attendance (18)
 -- ARGV  1 pace (people/s, of all who call together; '': only look, no turn)  2 known_issued  3 known_serving
 --       4 known_drawn (-1: not yet)  5 now_ms ('': the clock of Redis)
 -- Returns  { now_ms, revision, on, order, issued, serving, drawn, seed, rate, admitted, used, available,
@@ -8,8 +8,8 @@
 --
 -- Whoever calls turns the crank; time passes once for all. A turn serves places in order: as many
 -- people as the pace grants for the time since the last one, and no more than the units that are left
--- may need. A place whose holder is absent is passed for nothing. What callers know heals what Redis
--- lost: numbers never go back.
+-- may need. A place whose holder is absent is passed for nothing, and noted: attend.lua counts him as
+-- admitted if he comes back. What callers know heals what Redis lost: numbers never go back.
 --
 -- The stock rule: so many people may be undecided as `over_admission` times the buyers whom the
 -- available units are enough for. Undecided are those admitted in the time to reserve who have not
@@ -17,15 +17,17 @@
 -- soon, and those who do not are not to hold up the rest until their time is over. Who reserves late
 -- is served all the same: reserve.lua goes by the ticket and the stock, not by this estimate.
 local config, stock, orders, room, present = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local SLOTS = 16
-local ATTENDANCE = { KEYS[6], unpack(KEYS, 7, 5 + SLOTS) }
+local passed, used = KEYS[6], KEYS[7]
+local SLOTS = 18
+local ATTENDANCE = { KEYS[8], unpack(KEYS, 9, 7 + SLOTS) }
 local TURN_MS = 50           -- Between two turns at least, however many fronts call.
 local STEP_MS_MAX = 1000     -- Time that one turn makes up for: no flood after a pause or a clock step.
-local SKIP_FACTOR, SKIP_FREE = 4, 64 -- Places per turn: so many times the pace, and some more. People
-                                     -- wrongly taken for absent come all at once when they are back.
+local SKIP_FACTOR, SKIP_FREE = 4, 1024 -- Places per turn: so many times the pace, and some more. The last
+                             -- units are not to wait for minutes behind a crowd that left.
 local PLACES_MAX = 65536     -- Places per turn: 8 KiB of bitmap per look.
 local BACKLOG_MAX = 10000    -- Entries of the stream: nobody drains it. Usually there are below a hundred.
 local ATTENDED_MS_MAX = 20000 -- Older attendance says nothing: everybody counts as present.
+local KEPT_MS = 259200000    -- Three days after the sale, or the last turn: then Redis forgets the room.
 local HISTORY_PARTS = 16     -- Into which the time to reserve is cut.
 local PATIENCE_PARTS = 5     -- The patience is so small a part of the time to reserve: 24 s of 120. In the
                              -- simulation an 8th lets in three times as many who then find nothing.
@@ -125,6 +127,23 @@ local function last_place(count, last)
   return fits
 end
 
+-- Those of the places after one and up to another whose holders are absent, as `passed` notes them.
+local function absent_bytes(after, last)
+  local first_byte, last_byte = math.floor((after + 1) / 8), math.floor(last / 8)
+  local there = redis.call('GETRANGE', present, first_byte, last_byte)
+  local noted = redis.call('GETRANGE', passed, first_byte, last_byte)
+  local bytes = {}
+  for at = first_byte, last_byte do
+    local i = at - first_byte + 1
+    local absent = bit.band(bit.bnot(string.byte(there, i) or 0), 0xFF)
+    if at == first_byte then absent = bit.band(absent, bit.rshift(0xFF, (after + 1) % 8)) end
+    if at == last_byte then absent = bit.band(absent, bit.lshift(0xFF, 7 - last % 8)) end
+    bytes[i] = string.char(bit.bor(absent, string.byte(noted, i) or 0))
+  end
+  return { first_byte, table.concat(bytes) }
+end
+
+local absent
 if turn then
   if known.on == '1' and sale[2] and now_ms >= tonumber(sale[2]) and not known.opened_ms then
     change('opened_ms', whole(now_ms))
@@ -150,6 +169,7 @@ if turn then
     local places = math.min(PLACES_MAX, math.ceil(SKIP_FACTOR * rate * seconds) + SKIP_FREE)
     local place = last_place(count, math.min(issued, serving + places))
     local served = people(serving, place)
+    if served < place - serving then absent = absent_bytes(serving, math.min(place, mark)) end
     serving, admitted, budget = place, admitted + served, budget - served
     deciding = deciding + served
   end
@@ -164,10 +184,17 @@ end
 -- … then write everything.
 if opening then
   -- What was noted by number says nothing of the places that were drawn.
-  redis.call('UNLINK', present, unpack(ATTENDANCE))
+  redis.call('UNLINK', present, passed, unpack(ATTENDANCE))
   redis.call('HDEL', room, 'period', 'attended_ms', 'begun', 'before', 'mark')
 end
 if #changes > 0 then redis.call('HSET', room, unpack(changes)) end
+if absent then redis.call('SETRANGE', passed, absent[1], absent[2]) end
+if turn and sale[3] then
+  local kept_ms = whole(math.max(0, sale[3] - now_ms) + KEPT_MS)
+  redis.call('PEXPIRE', room, kept_ms)
+  redis.call('PEXPIRE', used, kept_ms)
+  redis.call('PEXPIRE', passed, kept_ms)
+end
 if not known.revision or looks and not known.turned_ms then return false end
 return { whole(now_ms), known.revision, known.on, known.order, issued, serving, drawn or '',
   drawn and known.seed or '', string.format('%.3f', rate), admitted, number('used'), available, reserved,

@@ -25,6 +25,8 @@ from tests.lua.shelf import SALE, open_settings, wish
 REDIS_WORDS = {"HMGET", "HGET", "HSET", "HINCRBY", "XADD", "XGROUP", "CREATE", "MKSTREAM", "DEL"}
 REDIS_WORDS |= {"BITFIELD", "BITFIELD_RO", "GET", "SET", "GETBIT", "BITCOUNT", "BIT", "BITOP"}
 REDIS_WORDS |= {"TIME", "EXISTS", "HGETALL", "HDEL", "XLEN", "UNLINK", "PEXPIRE"}
+REDIS_WORDS |= {"GETRANGE", "SETRANGE", "AND", "XOR", "HINCRBYFLOAT", "ZADD", "ZRANGEBYSCORE"}
+REDIS_WORDS |= {"WITHSCORES", "LIMIT", "ZREMRANGEBYSCORE", "ZREMRANGEBYRANK"}
 REDIS_WORDS |= {"SPUBLISH", "ERR"}  # "ERR": how a reply that is an error begins
 TUPLE_SIZES = {"pairs": 2, "triples": 3, "quadruples": 4}
 
@@ -81,6 +83,7 @@ def test_header_lists_the_keys_and_words_that_the_code_uses(name: str) -> None:
 # What stands for a key in the code, and where it comes from.
 KEY_NAMES = {"config", "stock", "buyers", "orders", "arrivals", "used", "room"}
 KEY_NAMES |= {"tickets", "present", "scratch", "attendance", "proof"}
+KEY_NAMES |= {"passed", "passed_over", "fronts"}
 DRAWN_FROM = {
     "attendance": ("ATTENDANCE[",),
     "previous": ("ATTENDANCE[",),
@@ -91,7 +94,7 @@ DRAWN_FROM = {
 @pytest.mark.parametrize("name", SCRIPT_NAMES + ROOM_SCRIPT_NAMES)
 def test_code_computes_no_key(name: str) -> None:
     code = code_of(LuaScript(name).text)
-    calls = r"redis\.p?call\('[A-Z_]+', (?:'CREATE', |'OR', )?(\w+)"
+    calls = r"redis\.p?call\('[A-Z_]+', (?:'CREATE', |'OR', |'AND', |'XOR', )?(\w+)"
     assert set(re.findall(calls, code)) <= KEY_NAMES
     for one, sources in DRAWN_FROM.items():
         for source in re.findall(rf"local {one}(?:, \w+)* = (.*)", code):

@@ -16,7 +16,7 @@ from engine.admission.room.store import (
 from engine.clock import ManualClock
 from engine.errors import RedisUnavailable
 from engine.inventory import Inventory
-from engine.keys import room_keys
+from engine.keys import ATTENDANCE_SLOTS, room_keys
 from engine.model import SaleState
 from tests.lua.lobby import (
     PERIOD,
@@ -35,7 +35,7 @@ from tests.lua.shelf import SALE, ask, put_up, wish
 
 KEYS = room_keys(SALE_ID)
 LONG = {"closes_at_ms": 2_000_000_000_000}
-AWAY_SECONDS = 301  # Longer than a place is kept for somebody who only just entered.
+AWAY_SECONDS = 331  # Longer than a place is kept for somebody who only just entered.
 
 
 async def test_each_user_gets_one_number_in_the_order_of_coming(
@@ -147,7 +147,7 @@ async def test_the_ring_of_attendance_is_used_again_without_what_it_held(
     await enter(store, "ann", "bob")
     await attend(store, [1])
     # Around the ring and back into the slot where Ann stood.
-    for _ in range(17):
+    for _ in range(ATTENDANCE_SLOTS + 1):
         clock.advance(seconds=absent_seconds)
         await attend(store, [2])
     assert await enter(store, "ann", "bob") == ["ENTERED 3", "KEPT 2"]
@@ -320,3 +320,41 @@ async def test_nothing_is_kept_of_another_sales_room_of_the_same_name(
     found = await look(anew)
     assert (found.revision, found.serving, found.used) == (1, 0, 0)
     assert not await redis.exists(KEYS.used)
+
+
+async def test_nobody_attended_another_sales_room_of_the_same_name(
+    store: RoomStore, redis: Redis, inventory: Inventory, clock: ManualClock
+) -> None:
+    await open_room(store, inventory, clock)
+    await crowd(store, 10)
+    await stay(store, clock, [1, 2], seconds=3 * PERIOD)
+    await turn(store, clock, 5)
+    ring = (*KEYS.attendance, KEYS.present, KEYS.passed, KEYS.fronts)
+    assert await redis.exists(*ring) > 2
+
+    anew = RoomStore(redis, clock, our_clock_rules=True)
+    assert await anew.furnish(SALE_ID, room_settings(), "0ddba11" * 9)
+
+    assert await redis.exists(*ring) == 0
+
+
+async def test_a_ticket_that_was_polled_but_not_noted_yet_is_no_second_number(
+    store: RoomStore, inventory: Inventory, clock: ManualClock
+) -> None:
+    await open_room(store, inventory, clock)
+    await enter(store, "ann")
+    await stay(store, clock, (), seconds=295)
+    clock.advance(
+        seconds=29
+    )  # Ann polled at 299 s: good until 599, and her front could not attend.
+    assert await enter(store, "ann") == ["KEPT 1"]
+
+
+async def test_at_the_shortest_periods_a_poll_is_remembered_as_long_as_its_ticket_is_good(
+    store: RoomStore, inventory: Inventory, clock: ManualClock
+) -> None:
+    await open_room(store, inventory, clock, absent_seconds=20)
+    await enter(store, "ann")
+    await stay(store, clock, [1], seconds=400)
+    await stay(store, clock, (), seconds=330)
+    assert await enter(store, "ann") == ["KEPT 1"]

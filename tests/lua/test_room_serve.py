@@ -11,7 +11,7 @@ from engine.admission.room.store import Numbers, RoomStore, read_look
 from engine.clock import ManualClock
 from engine.errors import RedisUnavailable
 from engine.inventory import Inventory
-from engine.keys import room_keys
+from engine.keys import room_keys, serve_keys
 from engine.lua import LuaScript
 from engine.model import SaleState
 from tests.lua.lobby import (
@@ -236,7 +236,7 @@ async def test_no_turn_passes_more_places_than_a_few_times_the_pace(
     await crowd(store, 3000)
     await stay(store, clock, [3000], seconds=JUDGED_SECONDS)
     clock.advance(seconds=0.1)
-    assert (await look(store, 100)).serving == 4 * 10 + 64
+    assert (await look(store, 100)).serving == 4 * 10 + 1024
 
 
 async def test_who_is_too_new_to_be_judged_counts_as_present(
@@ -348,9 +348,7 @@ async def test_a_look_without_a_pace_moves_nothing(
     turned = await turn(store, clock, 10)
     before = await redis.hgetall(ROOM.room)
     clock.advance(seconds=5)
-    sale = KEYS
-    keys = [sale.config, sale.stock, sale.orders, ROOM.room, ROOM.present, *ROOM.attendance]
-    reply = await LuaScript("serve").run(redis, keys, ["", 0, 0, -1, clock.now_ms()])
+    reply = await LuaScript("serve").run(redis, serve_keys(SALE_ID), ["", 0, 0, -1, clock.now_ms()])
     assert read_look(reply) == turned._replace(now_ms=clock.now_ms())
     assert await redis.hgetall(ROOM.room) == before
 
@@ -401,6 +399,22 @@ async def test_attendance_by_number_says_nothing_of_the_places_drawn(
     assert places.mark == 0
     places = await stay(store, clock, range(1, 21), seconds=2 * PERIOD, drawn=100)
     assert (len(places_in(places.present)), places.mark) == (20, 100)
+
+
+async def test_redis_forgets_a_room_days_after_its_sale_and_not_before(
+    store: RoomStore, redis: Redis, inventory: Inventory, clock: ManualClock
+) -> None:
+    day, closing = 86_400_000, clock.now_ms() + 7_200_000
+    await open_room(store, inventory, clock, sale={"closes_at_ms": closing})
+    await enter(store, "ann")
+    await turn(store, clock, 10)
+    assert await ask(inventory, wish("ann", "black*1"), tickets=[1]) == ["RESERVED"]
+    await turn(store, clock, 10)
+    for key in (ROOM.room, ROOM.used):
+        assert 7_190_000 + 2 * day < await redis.pttl(key) <= 7_200_000 + 3 * day
+    clock.advance(seconds=30 * 86_400)
+    await look(store)
+    assert 2 * day < await redis.pttl(ROOM.room) <= 3 * day
 
 
 async def test_a_room_switched_on_after_the_opening_draws_nobody(

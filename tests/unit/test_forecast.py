@@ -191,9 +191,9 @@ def test_everybody_gone_at_once_is_still_a_number() -> None:
 def test_places_are_passed_as_fast_as_the_turns_allow() -> None:
     forecast = Forecast()
     forecast.expect(SETTINGS, 100.0)
-    assert forecast.learn(look(-600)).places_per_second == pytest.approx(4 * 100 + 64 * 10)
+    assert forecast.learn(look(-600)).places_per_second == pytest.approx(4 * 100 + 1024 * 10)
     forecast.expect(SETTINGS, 100.0, fronts=8)
-    assert forecast.learn(look(-600)).places_per_second == pytest.approx(4 * 100 + 64 * 20)
+    assert forecast.learn(look(-600)).places_per_second == pytest.approx(4 * 100 + 1024 * 20)
 
 
 # Who buys.

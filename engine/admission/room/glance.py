@@ -6,7 +6,7 @@ from redis.asyncio import Redis
 
 from engine.admission.room.store import NOTHING_KNOWN, RoomLook, read_look
 from engine.connections import redis_errors
-from engine.keys import room_keys, shard_keys
+from engine.keys import serve_keys
 from engine.lua import LuaScript
 
 NO_TURN: Final = ""  # In place of a pace.
@@ -20,9 +20,7 @@ async def glance(redis: Redis, sale_id: str) -> RoomLook | None:
 
     Only looks: it serves nobody, takes no time from the next turn and writes nothing.
     """
-    keys, sale = room_keys(sale_id), shard_keys(sale_id)
-    places = [sale.config, sale.stock, sale.orders, keys.room, keys.present, *keys.attendance]
     with redis_errors():
         args = [NO_TURN, *NOTHING_KNOWN.as_args(), CLOCK_OF_REDIS]
-        reply = await _serve.run(redis, places, args)
+        reply = await _serve.run(redis, serve_keys(sale_id), args)
     return None if reply is None else read_look(reply)

@@ -5,6 +5,7 @@ What a visitor is told is computed in ext/room.pyx; who is served is decided in 
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Final
 
 from engine import metrics
@@ -91,7 +92,7 @@ class Rooms:
 
     async def refresh_once(self) -> int:
         """Looks at every room once; attends and reports where it is time. Returns how many it looked at."""
-        self._forget_unasked()
+        await self._leave(self._forget_unasked())
         rooms = list(self._followed.values())
         self._settle(await asyncio.gather(*map(self._refresh, rooms), return_exceptions=True))
         if self._is_over(self._reported_at, REPORT_SECONDS):
@@ -107,6 +108,7 @@ class Rooms:
         for followed in self._followed.values():
             if under_way := [task for task in (followed.first, followed.drawing) if task]:
                 await asyncio.wait(under_way)
+        await self._leave(list(self._followed.values()))
 
     def stop(self) -> None:
         """Makes `run` return soon. Idempotent, safe before start."""
@@ -137,13 +139,23 @@ class Rooms:
         self._followed[sale.sale_id] = followed
         return followed
 
-    def _forget_unasked(self) -> None:
+    async def _leave(self, forgotten: list[Followed]) -> None:
+        """Else the others would take this front for missing, and nobody for absent, for minutes."""
+        for followed in forgotten:
+            with suppress(RedisUnavailable):
+                await self.store.leave(followed.sale_id)
+
+    def _forget_unasked(self) -> list[Followed]:
+        """Returns those that it forgot."""
+        unasked = []
         for followed in list(self._followed.values()):
             if followed.room.asked:
                 followed.room.asked = False
                 followed.asked_at = self._clock.monotonic()
             if self._is_over(followed.asked_at, FOLLOW_SECONDS):
                 self._forget(followed)
+                unasked.append(followed)
+        return unasked
 
     def _forget(self, followed: Followed) -> None:
         followed.room.forget()

@@ -15,7 +15,7 @@ from engine.clock import Clock
 from engine.connections import redis_errors
 from engine.errors import Overloaded, RedisUnavailable
 from engine.inventory.batcher import Batcher
-from engine.keys import proof_key, room_keys, shard_keys
+from engine.keys import proof_key, room_keys, serve_keys, shard_keys
 from engine.lua import ROOM_SCRIPT_NAMES, LuaScript
 from engine.model import SaleState
 
@@ -125,8 +125,14 @@ class _Wish(NamedTuple):
 class RoomStore:
     """Every room of every sale in Redis, for one process."""
 
-    def __init__(self, redis: Redis, clock: Clock, *, our_clock_rules: bool = False) -> None:
-        """The clock of Redis rules, which is common to all; ours does for simulations and tests."""
+    def __init__(
+        self, redis: Redis, clock: Clock, *, our_clock_rules: bool = False, name: str = ""
+    ) -> None:
+        """The clock of Redis rules, which is common to all; ours does for simulations and tests.
+
+        `name` is this process's own: it is missed when it attends no more. Without one it is not.
+        """
+        self._name = name
         self._redis: Any = redis
         self._clock = clock
         self._our_clock_rules = our_clock_rules
@@ -151,11 +157,10 @@ class RoomStore:
         None where Redis holds no room of this sale. Numbers that this store saw, or was told of, never
         go back. Raises RedisUnavailable.
         """
-        keys, sale = room_keys(sale_id), shard_keys(sale_id)
         known = self._known.get(sale_id, NOTHING_KNOWN)
         reply = await self._run(
             "serve",
-            [sale.config, sale.stock, sale.orders, keys.room, keys.present, *keys.attendance],
+            serve_keys(sale_id),
             [min(pace, ROOM_PACE_MAX), *known.as_args(), self._now()],
         )
         if reply is None:
@@ -174,13 +179,18 @@ class RoomStore:
         keys = room_keys(sale_id)
         reply = await self._run(
             "attend",
-            [keys.room, keys.present, keys.scratch, *keys.attendance],
-            [bitmap, -1 if drawn is None else drawn, self._now()],
+            [keys.room, keys.present, keys.passed, keys.fronts, keys.scratch, *keys.attendance],
+            [bitmap, -1 if drawn is None else drawn, self._name, self._now()],
         )
         if reply is None:
             raise _unknown_room(sale_id)
         present, mark = reply
         return Attendance(present, int(mark))
+
+    async def leave(self, sale_id: str) -> None:
+        """Says that this process attends no more, so that it is not missed. Raises RedisUnavailable."""
+        with redis_errors():
+            await self._redis.zrem(room_keys(sale_id).fronts, self._name)
 
     def know(self, sale_id: str, numbers: Numbers) -> None:
         """Tells of numbers that were given out or served, as a look or a genuine ticket says."""
@@ -198,7 +208,8 @@ class RoomStore:
         """
         args = [*_as_args(settings), seed, *numbers.as_args()]
         keys = room_keys(sale_id)
-        places = [keys.room, keys.tickets, keys.used, keys.present]
+        own = (keys.room, keys.tickets, keys.used, keys.present, keys.passed, keys.fronts)
+        places = [*own, *keys.attendance]
         word: bytes = await self._run("furnish", places, args)
         return word == b"FURNISHED"
 
