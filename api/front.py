@@ -12,7 +12,7 @@ from api.answers import Answer
 from api.bodies import BodyReader
 from api.counts import Counts
 from api.held import HeldAnswers
-from api.problems import Code, Refusal, spread, throttled
+from api.problems import TAKE_A_TICKET, Code, Refusal, problem, spread, throttled
 from api.sales.shown import ShownSales
 from api.tokens import Identity, Role, Tokens
 from api.users.passwords import PasswordVault
@@ -21,6 +21,7 @@ from engine.admission.access import Verdict
 from engine.admission.addresses import AddressReader
 from engine.admission.limit import AdmissionLimit
 from engine.admission.throttle import Throttle, Throttles
+from engine.clock import Clock
 from engine.core import Engine
 from engine.errors import ConfigError, RedisUnavailable
 from engine.model import parse_public_id
@@ -35,12 +36,19 @@ USER_PAID: Final = 1
 ADDRESS_PAID: Final = 2
 PACE_PAID: Final = 4
 
+# Reserve calls without a ticket that may ask Redis for an earlier answer, of one process: those who
+# bought before the room was on, or lost their ticket. A crowd without tickets is refused from memory.
+REPLAYS_PER_SECOND: Final = 500.0
+REPLAYS_BURST: Final = 100.0
+
 _BEARER: Final = "Bearer "
 _TICKET_FAULTS: Final = {
+    "required": TAKE_A_TICKET,
     "forged": "It is no ticket that was given here.",
     "foreign": "It is another sale's or another user's ticket.",
     "expired": "The ticket has expired: take a new one.",
 }
+_NOT_YET: Final = "Your turn has not come yet."
 _SPREAD: Final = frozenset({Code.OVERLOADED.value, Code.UNAVAILABLE.value})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{8,64}")
 
@@ -73,6 +81,7 @@ class Front:
     tokens: Tokens
     limit: AdmissionLimit
     meter: Meter
+    replays: Meter  # of earlier answers, for who has no ticket
     throttles: Throttles
     addresses: AddressReader
     forgery_log_throttle: Throttle
@@ -98,6 +107,7 @@ class Front:
             tokens=Tokens(settings.secret, engine.clock),
             limit=limit,
             meter=engine.meter,
+            replays=_replays(engine.clock),
             throttles=Throttles.of(settings, engine.clock),
             addresses=AddressReader.of(settings),
             forgery_log_throttle=Throttle(
@@ -134,17 +144,21 @@ class Front:
         return self.addresses.client(request.remote or "", *said)
 
     def _admit(self, user_id: str, address: str, sale_id: str | None, paid: int) -> None:
-        access = self.engine.access
-        verdict = None if access.is_empty else access.verdict(user_id, address, sale_id)
-        if verdict is Verdict.DENY:
-            self.counts.refused["denied"] += 1
-            raise Refusal(Code.FORBIDDEN, "The operator lets this client in no more.")
-        if verdict is Verdict.ALLOW:
+        if self._is_allowed(user_id, address, sale_id):
             return
         if not paid & USER_PAID:
             self._charge("user", self.throttles.user, user_id)
         if not paid & ADDRESS_PAID and not self.addresses.is_unthrottled(address):
             self._charge("address", self.throttles.address, address)
+
+    def _is_allowed(self, user_id: str | None, address: str, sale_id: str | None) -> bool:
+        """Whether the operator lets the client in past every rate. Raises Refusal where not at all."""
+        access = self.engine.access
+        verdict = None if access.is_empty else access.verdict(user_id, address, sale_id)
+        if verdict is Verdict.DENY:
+            self.counts.refused["denied"] += 1
+            raise Refusal(Code.FORBIDDEN, "The operator lets this client in no more.")
+        return verdict is Verdict.ALLOW
 
     def _charge(self, kind: str, throttle: Throttle, client: str) -> None:
         if wait_s := throttle.admit(client):
@@ -169,7 +183,9 @@ class Front:
 
     def admit_anonymous(self, request: web.BaseRequest) -> None:
         """Lets a caller without a token in, at the rate of its address. Raises Refusal."""
-        self._charge("anonymous", self.throttles.anonymous, self.address(request))
+        address = self.address(request)
+        if not self._is_allowed(None, address, None):
+            self._charge("anonymous", self.throttles.anonymous, address)
 
     def admit_login(self, email: str) -> None:
         """Lets a password be tried, at the account's rate, whoever tries. Raises Refusal."""
@@ -191,6 +207,15 @@ class Front:
         self.counts.refused[code.value] += 1
         return Refusal(code, _TICKET_FAULTS.get(why, ""))
 
+    def turn_refused(self, sale: Sale, ticket: bytes | None, user_id: str) -> Answer:
+        """What Redis would not take: a call that needs a ticket whose turn has come."""
+        room = self.engine.rooms.peek(sale)
+        why = "required" if ticket is None else ""
+        if room is not None and ticket is not None:
+            why = room.why(ticket, user_id, self.engine.clock.now_ms() / 1000)
+        self.counts.refused[Code.TICKET_REQUIRED.value] += 1
+        return problem(Code.TICKET_REQUIRED, _TICKET_FAULTS.get(why, _NOT_YET))
+
     def count_shed(self) -> None:
         """A request was refused before anything was looked at: too many are in work."""
         self.counts.shed["in_flight"] += 1
@@ -205,6 +230,12 @@ class Front:
     def spread(self, answer: Answer) -> Answer:
         """The answer as it goes out: those shed together are not told to return together."""
         return spread(answer, self.dice) if answer.label in _SPREAD else answer
+
+
+def _replays(clock: Clock) -> Meter:
+    meter = Meter(clock)
+    meter.set_rate(REPLAYS_PER_SECOND, REPLAYS_BURST)
+    return meter
 
 
 def _all_of(request: web.BaseRequest, name: str) -> str | None:

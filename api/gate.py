@@ -23,6 +23,7 @@ from api.reservations.decision import (
     answer_to_refusal,
     answer_to_reply,
     items_json,
+    lacks_ticket,
     reserve,
     too_fast,
     wanted_items,
@@ -75,6 +76,7 @@ class GateDoors:
             access=front.engine.access,
             limit=front.limit,
             meter=front.meter,
+            replays=front.replays,
             memory=front.engine.memory,
             peek_room=front.engine.rooms.peek,
             ticket_required=Outcome.TICKET_REQUIRED,
@@ -166,6 +168,9 @@ class GateDoors:
         sale, items_text = request.sale.sale, request.wish.items_text
         if reply == Outcome.STALE_EPOCH.encode():
             self.straight.forget_sale(sale.sale_id)
+        if lacks_ticket(said):
+            refused = self._front.turn_refused(sale, request.queue_ticket, request.user_id)
+            return self._reserved(request, refused)
         return self._reserved(request, answer_to_reply(self._engine, sale, items_text, said))
 
     def fail(self, request: Request, error: DoorbusterError) -> bytes:

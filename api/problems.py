@@ -82,7 +82,7 @@ _MEANINGS: Final[dict[Code, _Meaning]] = {
     Code.UNAUTHENTICATED: _Meaning(401, "A valid access token is needed"),
     Code.WRONG_CREDENTIALS: _Meaning(401, "E-mail or password is wrong"),
     Code.WEBHOOK_REFUSED: _Meaning(401, "The webhook is not genuine"),
-    Code.FORBIDDEN: _Meaning(403, "Not allowed for this role"),
+    Code.FORBIDDEN: _Meaning(403, "Not allowed"),
     Code.TICKET_REQUIRED: _Meaning(403, "A queue ticket whose turn has come is needed"),
     Code.TICKET_INVALID: _Meaning(403, "The queue ticket is not good"),
     Code.NOT_FOUND: _Meaning(404, "There is no such thing"),
@@ -118,6 +118,10 @@ OUTCOME_UNKNOWN: Final = (
     "The outcome is unknown. Repeat the same request with the same Idempotency-Key: "
     "it is safe and finds out."
 )
+
+
+TAKE_A_TICKET: Final = "Take a ticket with POST /v1/sales/{sale}/queue."
+TICKET_USED: Final = "This ticket was used for another reservation; take a new one."
 
 
 class FieldError(msgspec.Struct, frozen=True):

@@ -83,6 +83,7 @@ def make_straight_path(users_max: int = KNOWN_MAX) -> StraightPath:
         access=NoRules(),
         limit=AdmissionLimit(clock, floor=64, ceiling=1_000_000, adaptive=True),
         meter=Meter(clock),
+        replays=Meter(clock),
         memory=NoMemory(),
         peek_room=lambda _: None,
         ticket_required="TICKET_REQUIRED",

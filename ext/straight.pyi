@@ -29,6 +29,7 @@ class StraightPath:
         access: Any,
         limit: Limit,
         meter: Meter,
+        replays: Meter,
         memory: Any,
         peek_room: Callable[[Any], Any],
         ticket_required: Any,

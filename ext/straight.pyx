@@ -23,6 +23,8 @@ cdef enum:
     KEY_MAX = 128  # IDEMPOTENCY_KEY_MAX of engine/model.py.
     LENGTH_MAX = 24
 
+    TICKET_MISSING = -1  # Of engine/inventory/queue.py.
+
     SHOW_QUEUE = 4  # Kind of ext/gate.pyx.
     RESERVE = 1  # Priority of engine/admission/limit.py.
 
@@ -88,8 +90,9 @@ cdef class StraightPath:
 
     `user_until(token) -> (user_id, expires_s) | None` verifies a token; `addresses` finds out
     whose request it is, `access` knows whom the operator lets in or not; `memory` refuses without
-    Redis (see StockMemory); `peek_room(sale) -> Room | None` does no I/O. `ticket_required` is the
-    outcome of who sends no ticket where there is a room. `others` answers whatever is not straight:
+    Redis (see StockMemory); `peek_room(sale) -> Room | None` does no I/O. Who sends no ticket where
+    there is a room may find his earlier answer, as fast as `replays` lets; beyond it the outcome is
+    `ticket_required`. `others` answers whatever is not straight:
 
     `decide(request) -> bytes | None`, `look_up(request) -> bytes | None` for a queue,
     `refuse(request, sale, outcome) -> bytes`, `shed(request) -> bytes | None`,
@@ -108,6 +111,7 @@ cdef class StraightPath:
     cdef object _access
     cdef Limit _limit
     cdef Meter _meter
+    cdef Meter _replays
     cdef object _peek_room
     cdef object _ticket_required
     cdef double _wait_s
@@ -136,8 +140,8 @@ cdef class StraightPath:
 
     def __init__(self, object others, *, object user_until, Throttle user_throttle not None,
                  Throttle address_throttle not None, object addresses, object access,
-                 Limit limit not None, Meter meter not None, object memory, object peek_room,
-                 object ticket_required, object now_ms, bytes head, bytes shown_head,
+                 Limit limit not None, Meter meter not None, Meter replays not None,
+                 object memory, object peek_room, object ticket_required, object now_ms, bytes head, bytes shown_head,
                  bytes id_prefix, int known_max, int users_max):
         self._others = others
         self._user_until = user_until
@@ -147,6 +151,7 @@ cdef class StraightPath:
         self._access = access
         self._limit = limit
         self._meter = meter
+        self._replays = replays
         self._peek_room = peek_room
         self._ticket_required = ticket_required
         self._refusal = memory.refusal
@@ -254,11 +259,14 @@ cdef class StraightPath:
             room = self._peek_room(door.sale)
             if room is None or not room.known or not room.on:
                 return ASIDE
-            if request.queue_ticket is None:
+            if request.queue_ticket is not None:
+                ticket = room.check(request.queue_ticket, user_id, <double>self._now_ms() / 1000)
+                if ticket == 0:
+                    return ASIDE
+            elif self._replays.admit():
                 return self._ticket_required
-            ticket = room.check(request.queue_ticket, user_id, <double>self._now_ms() / 1000)
-            if ticket == 0:
-                return ASIDE
+            else:
+                ticket = TICKET_MISSING
         if ticket >= 0:  # Below: an earlier answer may be repeated, nothing more.
             self._wait_s = self._meter.admit()
             if self._wait_s:

@@ -14,7 +14,16 @@ from api.answers import PERSONAL, Answer, time_text
 from api.bodies import decode, is_json
 from api.front import PACE_PAID, Front
 from api.patience import reading
-from api.problems import Code, FieldError, Refusal, invalid, problem, problem_of
+from api.problems import (
+    TAKE_A_TICKET,
+    TICKET_USED,
+    Code,
+    FieldError,
+    Refusal,
+    invalid,
+    problem,
+    problem_of,
+)
 from engine.core import Engine
 from engine.errors import CircuitOpen, DoorbusterError, Overloaded, Unavailable
 from engine.inventory.queue import NO_ROOM, TICKET_MISSING
@@ -52,7 +61,10 @@ OUTCOME_CODES: Final = {
     Outcome.TICKET_USED: Code.TICKET_INVALID,
 }
 # Most answers of a rush are refusals, and all of one outcome are alike.
-REFUSALS: Final = {outcome: problem(code) for outcome, code in OUTCOME_CODES.items()}
+_DETAILS: Final = {Outcome.TICKET_REQUIRED: TAKE_A_TICKET, Outcome.TICKET_USED: TICKET_USED}
+REFUSALS: Final = {
+    outcome: problem(code, _DETAILS.get(outcome, "")) for outcome, code in OUTCOME_CODES.items()
+}
 
 PACE_EXCEEDED: Final = "More would be reserved now than can be stored; nothing was done."
 NOT_ASKED: Final = "A part of the engine fails and is not asked for a moment; nothing was done."
@@ -129,15 +141,19 @@ async def reserve(front: Front, call: ReserveCall) -> Answer:
         return refusal.answer
     except (Overloaded, Unavailable) as error:
         return answer_to_failure(error)
+    if lacks_ticket(reply):
+        return front.turn_refused(sale, call.queue_ticket, call.user_id)
     return answer_to_reply(engine, sale, items_text, reply)
 
 
 async def _ticket_number(front: Front, sale: Sale, call: ReserveCall) -> int:
     """The number of a ticket whose turn has come; TICKET_MISSING for one that is genuine and no
-    more: an earlier answer may be given again; NO_ROOM. Raises Refusal."""
+    more, or where there is none: an earlier answer may be given again; NO_ROOM. Raises Refusal."""
     room = await front.room_of(sale)
     if room is None:
         return NO_ROOM
+    if call.queue_ticket is None and front.replays.admit() == 0.0:
+        return TICKET_MISSING
     number = room.check(call.queue_ticket, call.user_id, front.engine.clock.now_ms() / 1000)
     if number == 0:
         raise front.ticket_refused(room, call.queue_ticket, call.user_id)
@@ -154,6 +170,11 @@ def too_fast(front: Front, wait_s: float) -> Answer:
     """More would be reserved than can be stored: nobody is let in for so long."""
     front.counts.refused["pace"] += 1
     return problem(Code.OVERLOADED, PACE_EXCEEDED, retry_after_s=wait_s)
+
+
+def lacks_ticket(reply: Reserved | Refused) -> bool:
+    """Whether it is no earlier answer, and a new reservation needs a ticket whose turn has come."""
+    return isinstance(reply, Refused) and reply.outcome is Outcome.TICKET_REQUIRED
 
 
 def answer_to_failure(error: DoorbusterError) -> Answer:

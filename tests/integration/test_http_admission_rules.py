@@ -197,6 +197,16 @@ async def test_denied_addresses_are_denied_behind_the_proxy(served_with: Serve) 
         assert (await buy(served, "u1", x_forwarded_for="198.51.100.9")).status == 201
 
 
+async def test_denied_addresses_register_and_log_in_nowhere_before_any_hashing(
+    served: Served,
+) -> None:
+    await rule(served, "address:127.0.0.1", Verdict.DENY)
+    served.front.passwords.close()  # Whoever gets as far as hashing now fails loudly.
+    for path in ("/v1/users", "/v1/sessions"):
+        reply = await served.post(path, body={"email": "a@b.example", "password": "long enough"})
+        assert told(reply) == (403, "forbidden")
+
+
 # Pace.
 
 

@@ -56,6 +56,50 @@ async def test_a_ticket_whose_number_is_served_buys_once(
     assert (again.status, again.headers["Idempotent-Replayed"]) == (200, "true")
 
 
+async def test_who_bought_before_the_room_was_on_finds_his_reservation_without_a_ticket(
+    served: Served,
+) -> None:
+    first = await buy(served, "u1", None)
+    assert first.status == 201
+    await open_room(served)
+    for _ in range(3):  # On the straight path, too.
+        again = await buy(served, "u1", None)
+        assert (again.status, again.headers["Idempotent-Replayed"]) == (200, "true")
+        assert again.json == first.json
+        assert told(await buy(served, "u1", None, key="k2")) == (403, "ticket_required")
+        assert told(await buy(served, "u2", None)) == (403, "ticket_required")
+
+
+async def test_a_crowd_without_tickets_is_refused_without_asking_redis(
+    served: Served, visitors: Visitors
+) -> None:
+    ticket = await visitors.enter("u1")
+    await visitors.are_served(1)
+    assert (await buy(served, "u1", ticket)).status == 201
+    served.front.replays.set_rate(0.001, 1)
+    assert (await buy(served, "u1", None)).status == 200  # The last one for a long time.
+    for _ in range(3):
+        assert told(await buy(served, "u1", None)) == (403, "ticket_required")
+        assert (await buy(served, "u1", ticket)).status == 200
+
+
+async def test_refusals_say_what_helps(served: Served, visitors: Visitors) -> None:
+    ticket = await visitors.enter("u1")
+    await visitors.are_served(1)
+    assert (await buy(served, "u1", ticket)).status == 201
+    waiting, expired = visitors.signed("u1", 9000), visitors.signed("u1", 1, seconds=-1)
+    for _ in range(3):
+        for sent, key, says in (
+            (None, "k2", "Take a ticket with POST /v1/sales/{sale}/queue."),
+            (waiting, "k2", "Your turn has not come yet."),
+            (expired, "k2", "The ticket has expired: take a new one."),
+            (ticket, "k2", "This ticket was used for another reservation; take a new one."),
+        ):
+            assert (await buy(served, "u1", sent, key)).json["detail"] == says
+    polled = await served.get(QUEUE, user="u1")
+    assert polled.json["detail"] == "Take a ticket with POST /v1/sales/{sale}/queue."
+
+
 async def test_tickets_that_do_not_help_say_why(served: Served, visitors: Visitors) -> None:
     ticket = await visitors.enter("u1")
     await visitors.are_served(1)
