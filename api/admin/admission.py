@@ -104,6 +104,8 @@ async def _shown(front: Front, sale_id: str) -> AdmissionBody:
 
 
 async def _look(front: Front, sale: Sale) -> LookBody | None:
+    if sale.room is None:
+        return None  # Following it would take another room's place.
     try:
         room = await front.engine.rooms.follow(sale)
     except RedisUnavailable:

@@ -45,6 +45,7 @@ async def test_a_sale_without_a_room_shows_what_it_would_be(served: Served) -> N
     assert shown["settings"]["on"] is False
     assert shown["settings"]["order"] == "fifo"
     assert shown["look"] is None
+    assert await served.engine.rooms.refresh_once() == 0, "no room is followed for it"
     assert shown["pace"]["fronts"] >= 1
     assert shown["process"]["limit"] >= 1
     assert shown["access_rules"] == []
