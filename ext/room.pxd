@@ -34,6 +34,7 @@ cdef class Room:
     cdef readonly long serving
     cdef readonly long drawn  # -1: not yet
     cdef readonly long waiting
+    cdef readonly long lapsed
     cdef bint _by_draw
     cdef long _available
     cdef long _may_return
@@ -99,5 +100,6 @@ cdef class Room:
     cdef int _heal(self, long number) noexcept
     cdef int _note_served(self, long place, double at_s) noexcept
     cdef double _served_when(self, long place) noexcept
+    cdef double _turn_of(self, View* view) noexcept
     cdef double _poll_after(self, View* view, double now_s) noexcept
     cdef bytes _written(self, bytes token, Claims* claims, View* view, double now_s)

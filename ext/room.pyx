@@ -38,6 +38,7 @@ cdef double POLL_SECONDS_MIN = 0.5
 cdef double POLL_SECONDS_MAX = 15
 cdef double POLLS_AHEAD = 5  # A fifth of the wait: its last poll comes soon after its turn.
 cdef double POLL_SPREAD = 0.2  # So that crowds do not poll in step.
+cdef double OPENING_SECONDS = 5  # In which a crowd of any size hears how it stands after the opening.
 cdef double WAIT_SECONDS_MIN = 10  # Tickets keep whole seconds: of shorter waits those would be errors.
 cdef double WAIT_SECONDS_MAX = 1e7  # Four months: no wait that anybody is told of.
 cdef double OUTLOOK_MAX = 1e9  # Of anything that is foreseen: sums and squares of it stay numbers.
@@ -123,8 +124,11 @@ cdef class Room:
             return "foreign"
         return "expired" if claims.expires_s <= now_s else "unknown"
 
-    def issue(self, str user_id not None, long number, double now_s):
-        """A ticket for a number that Redis gave this user, and what to tell him: (ticket, JSON)."""
+    def issue(self, str user_id not None, long number, double now_s, double until_s=INFINITY):
+        """A ticket for a number that Redis gave this user, and what to tell him: (ticket, JSON).
+
+        `until_s`: when his admission ends, if he has one. It is not prolonged.
+        """
         cdef Claims claims
         cdef View view
         cdef Py_ssize_t length
@@ -140,12 +144,18 @@ cdef class Room:
         claims.issued_s = <long long>now_s
         claims.eta_s = promised(view.eta)
         claims.admitted = view.state == ADMITTED
-        claims.expires_s = claims.issued_s + (
-            self._admission_seconds if claims.admitted else TICKET_SECONDS
-        )
+        claims.expires_s = claims.issued_s + TICKET_SECONDS
+        if claims.admitted:
+            claims.expires_s = <long long>min(until_s, claims.issued_s + self._admission_seconds)
         self._note_poll(&view)
         cdef bytes token = self._sign(&claims)
         return token, self._written(token, &claims, &view, now_s)
+
+    def has_lapsed(self, long number, double now_s):
+        """Whether it was served, and so long ago that the time to reserve is over."""
+        cdef View view
+        view.place = self._place_of(number)
+        return 0 < view.place <= self.lapsed and self._state_of(&view, now_s) == ADMITTED
 
     # What is learned.
 
@@ -166,6 +176,7 @@ cdef class Room:
             self._opens_s = look.opens_at_ms / 1000
             self._closes_s = look.closes_at_ms / 1000
         self.waiting = look.waiting
+        self.lapsed = look.lapsed
         self.issued = max(self.issued, <long>look.issued)
         self.gone = is_gone(look)
         if look.drawn is not None and self.drawn != look.drawn:
@@ -500,15 +511,21 @@ cdef class Room:
     cdef double _poll_after(self, View* view, double now_s) noexcept:
         cdef double most = min(POLL_SECONDS_MAX, self._absent_seconds / 3.0)
         cdef double seconds = most
-        if view.state == PREQUEUE and view.eta < 0:
-            seconds = (self._opens_s - now_s) / POLLS_AHEAD
-        elif (view.state == WAITING or view.state == PREQUEUE) and view.eta >= 0:
+        cdef double before = self._opens_s - now_s
+        if view.state == PREQUEUE and view.eta < 0 and before <= most:
+            # The next poll is the first after the opening: not everybody's at the same moment.
+            return max(POLL_SECONDS_MIN, before + OPENING_SECONDS * self._turn_of(view))
+        if (view.state == WAITING or view.state == PREQUEUE) and view.eta >= 0:
             seconds = view.eta / POLLS_AHEAD
         seconds = min(most, max(POLL_SECONDS_MIN, seconds))
         # By number, evenly within one spread to either side.
-        return seconds * (
-            1 - POLL_SPREAD + 2 * POLL_SPREAD * ((<uint64_t>view.number * MIX) >> 40) / <double>(1 << 24)
-        )
+        return seconds * (1 - POLL_SPREAD + 2 * POLL_SPREAD * mixed(view.number))
+
+    cdef double _turn_of(self, View* view) noexcept:
+        """Which of those who wait is to poll when, from 0 to 1: who stands near the front, first."""
+        if view.place == 0:
+            return mixed(view.number)
+        return min(1.0, view.ahead / <double>max(1, self.waiting))
 
     # What is written.
 
@@ -565,6 +582,11 @@ def is_gone(look not None):
         return True
     # Nothing sold either: the counters are lost or being rebuilt.
     return look.state != "draining" and look.available == look.reserved == 0 < look.sold
+
+
+cdef double mixed(long number) noexcept:
+    """From 0 to 1, evenly over the numbers."""
+    return ((<uint64_t>number * MIX) >> 40) / <double>(1 << 24)
 
 
 cdef list sound(object segments):

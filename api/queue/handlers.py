@@ -5,6 +5,7 @@ Entering and the challenge take strings and bytes, so that both the gate and aio
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from random import SystemRandom
 from typing import Final, NamedTuple, Self
 
@@ -127,16 +128,14 @@ class Entrance:
         room = await _room_to_enter(front, sale)
         if room is None:
             return _no_room(front, sale)
-        holds_ticket = _holds_ticket(front, call)
+        held = _Held.of(front, call)
         proof = None
-        if not holds_ticket and not _is_trusted(front, visitor):
+        if not held.is_good and not _is_trusted(front, visitor):
             proof = await self._screen(Visit(front, call, _settings(sale), body))
-        entered = await front.engine.rooms.store.enter(
-            sale.sale_id, visitor.user_id, holds_ticket=holds_ticket, proof=proof
-        )
+        entered = await _entered(front, room, visitor.user_id, held, proof)
         if isinstance(entered, EnterRefused):
             return _refused(front, sale, entered.reason)
-        return _given(front, room, visitor.user_id, entered)
+        return _given(front, room, visitor.user_id, entered, held)
 
     async def challenge(self, front: Front, sale_id: str, user_id: str) -> Answer:
         """A proof of work to do, for this caller and sale alone; 425 long before the room opens.
@@ -299,19 +298,49 @@ def _check_not_over(sale: Sale, now_ms: int) -> None:
         raise Refusal(Code.SALE_ENDED)
 
 
-def _holds_ticket(front: Front, call: EnterCall) -> bool:
-    """Whether an older ticket came along: genuine, this visitor's, and still good."""
-    visitor, ticket = call.visitor, front.engine.rooms.tickets.read(call.queue_ticket)
-    return (
-        ticket is not None
-        and (ticket.sale_id, ticket.user_id) == (visitor.sale_id, visitor.user_id)
-        and ticket.expires_s * 1000 > front.engine.clock.now_ms()
+class _Held(NamedTuple):
+    """What came along of an older ticket: genuine and this visitor's, or nothing."""
+
+    is_good: bool = False
+    number: int = 0  # of a ticket that is good, or of an admission that is over
+    until_s: float = inf  # an admission's end
+
+    @classmethod
+    def of(cls, front: Front, call: EnterCall) -> Self:
+        visitor, ticket = call.visitor, front.engine.rooms.tickets.read(call.queue_ticket)
+        if ticket is None or (ticket.sale_id, ticket.user_id) != (
+            visitor.sale_id,
+            visitor.user_id,
+        ):
+            return cls()
+        is_good = ticket.expires_s * 1000 > front.engine.clock.now_ms()
+        if not is_good and not ticket.admitted:
+            return cls()
+        return cls(is_good, ticket.number, ticket.expires_s if ticket.admitted else inf)
+
+
+async def _entered(
+    front: Front, room: Room, user_id: str, held: _Held, proof: Proof | None
+) -> Entered | EnterRefused:
+    """A number. Who let the time to reserve pass goes to the back: his right does not last for ever."""
+    store, clock = front.engine.rooms.store, front.engine.clock
+    entered = await store.enter(
+        room.sale_id, user_id, holds_ticket=held.is_good, number=held.number, proof=proof
+    )
+    if isinstance(entered, EnterRefused) or held.is_good:
+        return entered
+    if not entered.kept or not room.has_lapsed(entered.number, clock.now_ms() / 1000):
+        return entered
+    return await store.enter(
+        room.sale_id, user_id, holds_ticket=False, number=entered.number, proof=proof
     )
 
 
-def _given(front: Front, room: Room, user_id: str, entered: Entered) -> Answer:
+def _given(front: Front, room: Room, user_id: str, entered: Entered, held: _Held) -> Answer:
     metrics.queue_tickets.labels("kept" if entered.kept else "given").inc()
-    ticket, body = room.issue(user_id, entered.number, front.engine.clock.now_ms() / 1000)
+    until_s = held.until_s if entered.number == held.number else inf
+    now_s = front.engine.clock.now_ms() / 1000
+    ticket, body = room.issue(user_id, entered.number, now_s, until_s)
     headers = (*PERSONAL, (QUEUE_TICKET, ticket.decode()))
     return Answer(200 if entered.kept else 201, body, headers)
 

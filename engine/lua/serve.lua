@@ -3,8 +3,9 @@
 -- ARGV  1 pace (people/s, of all who call together; '': only look, no turn)  2 known_issued  3 known_serving
 --       4 known_drawn (-1: not yet)  5 now_ms ('': the clock of Redis)
 -- Returns  { now_ms, revision, on, order, issued, serving, drawn, seed, rate, admitted, used, available,
---   reserved, sold, opens_at_ms, closes_at_ms, state, waiting, mark }, or nothing if Redis does not
---   know the room, or it is only looked at and never had a turn. What is not known is an empty text.
+--   reserved, sold, opens_at_ms, closes_at_ms, state, waiting, mark, lapsed }, or nothing if Redis does
+--   not know the room, or it is only looked at and never had a turn. What is not known is an empty text.
+--   `lapsed`: up to this place all were served so long ago that their time to reserve is over.
 --
 -- Whoever calls turns the crank; time passes once for all. A turn serves places in order: as many
 -- people as the pace grants for the time since the last one, and no more than the units that are left
@@ -29,11 +30,13 @@ local BACKLOG_MAX = 10000    -- Entries of the stream: nobody drains it. Usually
 local ATTENDED_MS_MAX = 20000 -- Older attendance says nothing: everybody counts as present.
 local KEPT_MS = 259200000    -- Three days after the sale, or the last turn: then Redis forgets the room.
 local HISTORY_PARTS = 16     -- Into which the time to reserve is cut.
+local TICKET_MS = 300000     -- Who was served may learn of it so late: a ticket is good for so long.
 local PATIENCE_PARTS = 5     -- The patience is so small a part of the time to reserve: 24 s of 120. In the
                              -- simulation an 8th lets in three times as many who then find nothing.
 local FIELDS = { 'revision', 'on', 'order', 'pace_max', 'over_admission', 'admission_seconds', 'issued',
   'serving', 'drawn', 'opened_ms', 'turned_ms', 'carry', 'admitted', 'used', 'used_units', 'mark',
-  'attended_ms', 'history', 'deciding', 'available', 'reserved', 'sold', 'rate', 'waiting', 'seed' }
+  'attended_ms', 'history', 'deciding', 'available', 'reserved', 'sold', 'rate', 'waiting', 'seed',
+  'served', 'lapsed' }
 local function whole(number) return string.format('%.0f', number) end
 
 local now_ms = tonumber(ARGV[5])
@@ -68,6 +71,7 @@ local mark, opening = number('mark'), false
 if math.abs(now_ms - number('attended_ms')) > ATTENDED_MS_MAX then mark = 0 end
 local available, reserved, sold = number('available'), number('reserved'), number('sold')
 local rate, waiting, admitted = number('rate'), number('waiting'), number('admitted')
+local lapsed = number('lapsed')
 
 -- People in the places after one and up to another.
 local function people(after, last)
@@ -89,19 +93,17 @@ local function count_stock()
   end
 end
 
--- What was true at the beginnings of the last parts, oldest first: { at_ms, admitted, used }. The
--- time to reserve reaches back to the first, or the room is not that old.
-local function read_history(window_ms)
-  local history = known.history and cmsgpack.unpack(known.history) or {}
+-- What was true at the beginnings of the last parts, oldest first, each with its time in front. They
+-- reach back to `window_ms` ago with the first, or the room is not that old.
+local function read_history(name, window_ms, now)
+  local history = known[name] and cmsgpack.unpack(known[name]) or {}
   for i = 1, #history do
     -- The clock was set back: what seems still to come is taken for the present.
     if history[i][1] > now_ms then history[i][1] = now_ms end
   end
   while history[2] and history[2][1] <= now_ms - window_ms do table.remove(history, 1) end
   local last = history[#history]
-  if not last or now_ms - last[1] >= window_ms / HISTORY_PARTS then
-    history[#history + 1] = { now_ms, admitted, number('used') }
-  end
+  if not last or now_ms - last[1] >= window_ms / HISTORY_PARTS then history[#history + 1] = now end
   return history
 end
 
@@ -156,7 +158,10 @@ if turn then
   local seconds = math.min(math.max(passed_ms, 0), STEP_MS_MAX) / 1000
   if not known.turned_ms then seconds = 0 end
   local window_ms = number('admission_seconds') * 1000
-  local history = read_history(window_ms)
+  local history = read_history('history', window_ms, { now_ms, admitted, number('used') })
+  local lapse_ms = window_ms + TICKET_MS
+  local earlier = read_history('served', lapse_ms, { now_ms, serving })
+  if earlier[1][1] <= now_ms - lapse_ms then lapsed = math.max(lapsed, earlier[1][2]) end
   local aged = math.exp(-math.max(passed_ms, 0) * PATIENCE_PARTS / window_ms)
   local deciding = number('deciding') * aged
   local open = known.on == '1' and sale[1] == 'open' and now_ms >= tonumber(sale[2])
@@ -178,7 +183,8 @@ if turn then
   change('turned_ms', whole(now_ms), 'carry', string.format('%.6f', math.min(budget, 1)),
     'serving', serving, 'admitted', admitted, 'available', available, 'reserved', reserved,
     'sold', sold, 'rate', string.format('%.3f', rate), 'waiting', waiting,
-    'history', cmsgpack.pack(history), 'deciding', string.format('%.3f', deciding))
+    'history', cmsgpack.pack(history), 'deciding', string.format('%.3f', deciding),
+    'served', cmsgpack.pack(earlier), 'lapsed', lapsed)
 end
 
 -- … then write everything.
@@ -198,4 +204,4 @@ end
 if not known.revision or looks and not known.turned_ms then return false end
 return { whole(now_ms), known.revision, known.on, known.order, issued, serving, drawn or '',
   drawn and known.seed or '', string.format('%.3f', rate), admitted, number('used'), available, reserved,
-  sold, sale[2] or '', sale[3] or '', sale[1] or '', waiting, mark }
+  sold, sale[2] or '', sale[3] or '', sale[1] or '', waiting, mark, lapsed }

@@ -17,6 +17,7 @@ POLL_SECONDS_MIN: Final = 0.5
 POLL_SECONDS_MAX: Final = 15
 POLLS_AHEAD: Final = 5
 POLL_SPREAD: Final = 0.2
+OPENING_SECONDS: Final = 5
 WAIT_SECONDS_MIN: Final = 10
 WAIT_SECONDS_MAX: Final = 1e7
 OUTLOOK_MAX: Final = 1e9
@@ -47,7 +48,7 @@ class Room:
         self._key = ticket_key
         self._forecast = forecast
         self.known = self.on = self.gone = self.asked = False
-        self.issued = self.serving = self.waiting = 0
+        self.issued = self.serving = self.waiting = self.lapsed = 0
         self.drawn = -1
         self.look: Any = None
         self._by_draw = False
@@ -100,8 +101,13 @@ class Room:
             return "foreign"
         return "expired" if ticket.expires_s <= now_s else "unknown"
 
-    def issue(self, user_id: str, number: int, now_s: float) -> tuple[bytes, bytes]:
-        """A ticket for a number that Redis gave this user, and what to tell him: (ticket, JSON)."""
+    def issue(
+        self, user_id: str, number: int, now_s: float, until_s: float = math.inf
+    ) -> tuple[bytes, bytes]:
+        """A ticket for a number that Redis gave this user, and what to tell him: (ticket, JSON).
+
+        `until_s`: when his admission ends, if he has one. It is not prolonged.
+        """
         if not self.known:
             raise ValueError("a room without a look gives no tickets")
         if not 0 < number <= NUMBER_MAX:
@@ -109,12 +115,19 @@ class Room:
         self.issued = max(self.issued, number)
         view = self._look_up(number, now_s)
         admitted = view.state == "admitted"
-        seconds = self._admission_seconds if admitted else TICKET_SECONDS
         issued_s, eta = int(now_s), _promised(view.eta)
-        ticket = Ticket(self.sale_id, user_id, number, issued_s, issued_s + seconds, eta, admitted)
+        expires_s = issued_s + TICKET_SECONDS
+        if admitted:
+            expires_s = int(min(until_s, issued_s + self._admission_seconds))
+        ticket = Ticket(self.sale_id, user_id, number, issued_s, expires_s, eta, admitted)
         self._note_poll(view)
         token = self._sign(ticket)
         return token, self._written(token, ticket, view, now_s)
+
+    def has_lapsed(self, number: int, now_s: float) -> bool:
+        """Whether it was served, and so long ago that the time to reserve is over."""
+        place = self._place_of(number)
+        return 0 < place <= self.lapsed and self._state_of(place, now_s) == "admitted"
 
     def learn_settings(self, *, admission_seconds: int, absent_seconds: int) -> None:
         """How long an admitted ticket is good for, and after which silence a visitor counts as gone."""
@@ -130,6 +143,7 @@ class Room:
             self._opens_s = look.opens_at_ms / 1000
             self._closes_s = look.closes_at_ms / 1000
         self.waiting = look.waiting
+        self.lapsed = look.lapsed
         self.issued = max(self.issued, look.issued)
         self.gone = is_gone(look)
         if look.drawn is not None and self.drawn != look.drawn:
@@ -337,13 +351,18 @@ class Room:
 
     def _poll_after(self, view: _View, now_s: float) -> float:
         seconds = most = min(POLL_SECONDS_MAX, self._absent_seconds / 3.0)
-        if view.state == "prequeue" and view.eta < 0:
-            seconds = (self._opens_s - now_s) / POLLS_AHEAD
-        elif view.state in {"waiting", "prequeue"} and view.eta >= 0:
+        before = self._opens_s - now_s
+        if view.state == "prequeue" and view.eta < 0 and before <= most:
+            return max(POLL_SECONDS_MIN, before + OPENING_SECONDS * self._turn_of(view))
+        if view.state in {"waiting", "prequeue"} and view.eta >= 0:
             seconds = view.eta / POLLS_AHEAD
         seconds = min(most, max(POLL_SECONDS_MIN, seconds))
-        spread = (view.number * MIX % (1 << 64) >> 40) / (1 << 24)
-        return seconds * (1 - POLL_SPREAD + 2 * POLL_SPREAD * spread)
+        return seconds * (1 - POLL_SPREAD + 2 * POLL_SPREAD * _mixed(view.number))
+
+    def _turn_of(self, view: _View) -> float:
+        if view.place == 0:
+            return _mixed(view.number)
+        return min(1.0, view.ahead / max(1, self.waiting))
 
     def _written(self, token: bytes, ticket: Ticket, view: _View, now_s: float) -> bytes:
         placed = view.place > 0 or view.state in {"open", "gone"}
@@ -381,6 +400,10 @@ def is_gone(look: Any) -> bool:
 
 def _grown(leaving: float, at: float, seconds: float) -> float:
     return math.exp(leaving * at) * math.expm1(leaving * seconds) / leaving
+
+
+def _mixed(number: int) -> float:
+    return (number * MIX % (1 << 64) >> 40) / (1 << 24)
 
 
 def _bounded(outlook: Any) -> Any:

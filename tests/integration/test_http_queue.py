@@ -194,6 +194,50 @@ async def test_a_ticket_that_is_not_good_keeps_no_place(served: Served, redis: R
         last = reply.json["number"]
 
 
+async def test_entering_again_and_again_keeps_no_admission_for_ever(
+    served: Served, redis: Redis
+) -> None:
+    await sell(served, opens_in=-10)
+    first = (await enter(served)).json["ticket"]
+
+    async def admitted() -> bool:
+        return bool((await served.get(QUEUE, user="u1", queue_ticket=first)).json["position"] == 0)
+
+    await until(admitted, "u1 is admitted")
+    shown = await served.get(QUEUE, user="u1", queue_ticket=first)
+    now_s = served.engine.clock.now_ms() // 1000
+    key = served.engine.rooms.tickets
+    ending = key.sign("demo", "u1", 1, now_s - 100, now_s + 20, 0, True).decode()
+    over = key.sign("demo", "u1", 1, now_s - 100, now_s, 0, True).decode()
+
+    again = await enter(served, ticket=ending)
+    renewed = key.read(again.json["ticket"].encode())
+    assert (again.status, again.json["number"]) == (200, shown.json["number"])
+    assert renewed is not None
+    assert renewed.expires_s == now_s + 20
+    late = await enter(served, ticket=over)
+    assert (late.status, late.json["number"]) == (201, 2)
+
+
+async def test_whose_time_to_reserve_is_over_goes_to_the_back_without_a_ticket_as_well(
+    served: Served, redis: Redis
+) -> None:
+    await sell(served, opens_in=-10, pace_max=1)
+    assert (await enter(served)).status == 201
+    await redis.hset(room_keys("demo").room, "lapsed", 1)
+
+    async def lapsed() -> bool:
+        sale = await served.engine.directory.get("demo")
+        assert sale is not None
+        room = served.engine.rooms.peek(sale)
+        return room is not None and room.lapsed == 1 <= room.serving
+
+    await until(lapsed, "the time to reserve is over")
+    late = await enter(served)
+    assert (late.status, late.json["number"]) == (201, 2)
+    assert (await enter(served)).json["number"] == 2
+
+
 async def test_switching_the_room_off_and_on_loses_nobody(served: Served) -> None:
     await sell(served)
     ticket = (await enter(served)).json["ticket"]

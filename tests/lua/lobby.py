@@ -47,10 +47,12 @@ async def enter(
     store: RoomStore,
     *users: str,
     holds_ticket: bool = False,
+    number: int = 0,
     proof: Proof | None = None,
 ) -> list[str]:
     """The words for people who come at once, numbers included."""
-    wishes = (store.enter(SALE_ID, u, holds_ticket=holds_ticket, proof=proof) for u in users)
+    known: dict[str, Any] = {"holds_ticket": holds_ticket, "number": number, "proof": proof}
+    wishes = (store.enter(SALE_ID, user, **known) for user in users)
     return [word_of(answer) for answer in await asyncio.gather(*wishes)]
 
 

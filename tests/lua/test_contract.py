@@ -28,7 +28,7 @@ REDIS_WORDS |= {"TIME", "EXISTS", "HGETALL", "HDEL", "XLEN", "UNLINK", "PEXPIRE"
 REDIS_WORDS |= {"GETRANGE", "SETRANGE", "AND", "XOR", "HINCRBYFLOAT", "ZADD", "ZRANGEBYSCORE"}
 REDIS_WORDS |= {"WITHSCORES", "LIMIT", "ZREMRANGEBYSCORE", "ZREMRANGEBYRANK"}
 REDIS_WORDS |= {"SPUBLISH", "ERR"}  # "ERR": how a reply that is an error begins
-TUPLE_SIZES = {"pairs": 2, "triples": 3, "quadruples": 4}
+TUPLE_SIZES = {"pairs": 2, "triples": 3, "quadruples": 4, "quintuples": 5}
 
 
 class Header:

@@ -274,6 +274,60 @@ async def test_numbers_go_on_after_redis_lost_everything(
     assert (after.issued, after.serving) == (11, before.serving)
 
 
+async def test_a_good_ticket_keeps_its_number_also_where_redis_lost_it(
+    store: RoomStore, redis: Redis, inventory: Inventory, clock: ManualClock
+) -> None:
+    await open_room(store, inventory, clock)
+    await crowd(store, 1000)
+    await redis.flushdb()
+    await put_up(inventory, clock, {"black": 9}, revision=2)
+    anew = RoomStore(redis, clock, our_clock_rules=True)  # Nobody remembers any number.
+    assert await anew.furnish(SALE_ID, room_settings(), SEED)
+
+    assert await enter(anew, "user-4", holds_ticket=True, number=5) == ["KEPT 5"]
+    assert await enter(anew, "user-4") == ["KEPT 5"]
+    assert await enter(anew, "user-899", "new", holds_ticket=True, number=900) == [
+        *("KEPT 900", "KEPT 900")
+    ]
+    assert await enter(anew, "other") == ["ENTERED 901"]
+    assert (await look(anew)).issued == 901
+
+
+async def test_a_lost_number_that_was_used_is_not_kept(
+    store: RoomStore, redis: Redis, inventory: Inventory, clock: ManualClock
+) -> None:
+    await open_room(store, inventory, clock)
+    await redis.setbit(KEYS.used, 5, 1)
+    for number in (0, 5, TICKETS_MAX + 1):
+        (word,) = await enter(store, f"user-{number}", holds_ticket=True, number=number)
+        assert word.startswith("ENTERED")
+
+
+async def test_a_number_that_lapsed_is_not_kept_and_no_other_is_lost_by_it(
+    store: RoomStore, inventory: Inventory, clock: ManualClock
+) -> None:
+    await open_room(store, inventory, clock)
+    await enter(store, "ann", "bob")
+    assert await enter(store, "ann", number=1) == ["ENTERED 3"]
+    assert await enter(store, "ann", number=1) == ["KEPT 3"]
+    assert await enter(store, "bob", number=1) == ["KEPT 2"]
+
+
+async def test_places_lapse_when_their_time_to_reserve_is_over_and_a_tickets_with_it(
+    store: RoomStore, inventory: Inventory, clock: ManualClock
+) -> None:
+    long = {"closes_at_ms": clock.now_ms() + 10**8}
+    await open_room(store, inventory, clock, admission_seconds=60, sale=long)
+    await crowd(store, 100)
+    served = await turn(store, clock, 10, seconds=5, steps=50)
+    await turn(store, clock, 0, seconds=355, steps=71)
+    soon = await look(store)
+    later = await turn(store, clock, 0, seconds=30, steps=6)
+    late = await turn(store, clock, 10, seconds=1)
+    assert (served.serving, served.lapsed, soon.lapsed, later.lapsed) == (50, 0, 0, 50)
+    assert (late.serving, late.lapsed) == (60, 50)
+
+
 async def test_what_postgres_remembers_holds_where_nobody_else_does(
     store: RoomStore, inventory: Inventory, clock: ManualClock
 ) -> None:

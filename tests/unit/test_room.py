@@ -611,6 +611,50 @@ def test_both_forms_say_the_same_word_for_word(
     assert said[0] == said[1]
 
 
+def test_entering_again_does_not_prolong_an_admission(forms: Any) -> None:
+    room = make_room(forms, look(serving=100))
+    room.learn_settings(admission_seconds=60, absent_seconds=45)
+    first = read(forms, ticket(room, 100))
+    again = read(forms, room.issue("u", 100, NOW + 40, first.expires_s)[0])
+    without = read(forms, room.issue("u", 100, NOW + 40)[0])
+    waiting = read(forms, room.issue("u", 101, NOW + 40, first.expires_s)[0])
+    assert (first.expires_s, again.expires_s) == (int(NOW) + 60, int(NOW) + 60)
+    assert (again.admitted, without.expires_s) == (True, int(NOW) + 100)
+    assert (waiting.admitted, waiting.expires_s) == (False, int(NOW) + 40 + TICKET_SECONDS)
+
+
+def test_a_place_lapses_when_redis_says_so_while_there_is_a_room(forms: Any) -> None:
+    room = make_room(forms, look(serving=100, lapsed=50))
+    assert [room.has_lapsed(number, NOW) for number in (50, 51, 101)] == [True, False, False]
+    room.learn(look(serving=100, lapsed=50, on=False))
+    assert not room.has_lapsed(50, NOW)
+
+
+@pytest.mark.parametrize("early_s", [14.9, 5.0, 0.3])
+def test_the_first_polls_after_the_opening_come_one_after_the_other(
+    forms: Any, early_s: float
+) -> None:
+    room = make_room(forms, before(order=RoomOrder.DRAW, issued=5000), segments=())
+    told = [
+        json.loads(room.issue("u", number, OPENS - early_s)[1])["poll_after_seconds"]
+        for number in range(1, 2001)
+    ]
+    after = sorted(max(0.5, seconds) - early_s for seconds in told)
+    assert after[0] > -0.06
+    assert after[-1] < 5.06
+    for at in range(1, 5):  # As many in each second as in any other.
+        assert 360 <= sum(at <= seconds < at + 1 for seconds in after) <= 440
+
+
+def test_who_stands_near_the_front_polls_first_after_the_opening(forms: Any) -> None:
+    room = make_room(forms, before(issued=1000, waiting=1000), segments=())
+    told = [
+        json.loads(room.issue("u", number, OPENS - 10.0)[1])["poll_after_seconds"]
+        for number in (1, 200, 500, 1000)
+    ]
+    assert told == [10, 11, 12.5, 15]
+
+
 def test_low_numbers_with_high_places_are_noted_after_the_draw(forms: Any) -> None:
     room = make_room(forms, before(order=RoomOrder.DRAW, issued=5000))
     tokens = {number: ticket(room, number, OPENS - 100.0) for number in range(1, 101)}

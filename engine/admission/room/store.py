@@ -47,6 +47,7 @@ class RoomLook(NamedTuple):
     state: SaleState | None  # None: Redis does not know the sale
     waiting: int  # people present behind `serving`
     mark: int  # places up to this one are judged by their presence; later ones are too new
+    lapsed: int = 0  # places up to this one were served, and their time to reserve is over
 
 
 class Attendance(NamedTuple):
@@ -119,6 +120,7 @@ class _Wish(NamedTuple):
 
     user_id: str
     holds_ticket: bool
+    number: int
     proof: Proof | None
 
 
@@ -141,15 +143,22 @@ class RoomStore:
         self._known: dict[str, Numbers] = {}
 
     async def enter(
-        self, sale_id: str, user_id: str, *, holds_ticket: bool, proof: Proof | None = None
+        self,
+        sale_id: str,
+        user_id: str,
+        *,
+        holds_ticket: bool,
+        number: int = 0,
+        proof: Proof | None = None,
     ) -> Entered | EnterRefused:
         """A number for a user: one each, the same as long as he did not stay away.
 
-        `holds_ticket` says that the caller saw a valid ticket of his. A proof is good for one number.
+        `holds_ticket` says that the caller saw a valid ticket of his; `number` is that ticket's, or if
+        he holds none, one that has lapsed and is not to be kept. A proof is good for one number.
         Raises Overloaded (nothing was done) or RedisUnavailable.
         """
         door = self._doors.get(sale_id) or self._open_door(sale_id)
-        return await door.submit(_Wish(user_id, holds_ticket, proof))
+        return await door.submit(_Wish(user_id, holds_ticket, number, proof))
 
     async def serve(self, sale_id: str, pace: float) -> RoomLook | None:
         """Serves whom the time since anybody's last call allows, at `pace` people/s (inf: no limit).
@@ -256,7 +265,8 @@ class RoomStore:
         proofs: list[str] = []
         args: list[Any] = [self._now(), self._known.get(sale_id, NOTHING_KNOWN).issued]
         for wish in wishes:
-            args += (wish.user_id, int(wish.holds_ticket), *self._proof_args(sale_id, wish, proofs))
+            args += (wish.user_id, int(wish.holds_ticket), wish.number)
+            args += self._proof_args(sale_id, wish, proofs)
         places = [sale.config, keys.room, keys.tickets, keys.used, *keys.attendance, *proofs]
         reply: list[bytes] = await self._run("enter", places, args)
         answers = [_read_word(sale_id, word.decode()) for word in reply]
@@ -303,6 +313,7 @@ def read_look(reply: Sequence[Any]) -> RoomLook:
         state=SaleState(texts[16]) if texts[16] else None,
         waiting=int(texts[17]),
         mark=int(texts[18]),
+        lapsed=int(texts[19]),
     )
 
 
