@@ -2,6 +2,7 @@
 
 import random
 from math import ceil
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -9,6 +10,7 @@ from redis.asyncio import Redis
 from engine.admission.room.store import Entered, RoomLook, RoomStore
 from engine.clock import ManualClock
 from engine.inventory import Inventory
+from engine.keys import room_keys
 from engine.model import SaleState
 from tests.lua.lobby import SALE_ID, SEED, bitmap, open_room, room_settings
 from tests.lua.shelf import SALE, ask, open_settings, put_up, wish
@@ -78,8 +80,18 @@ class Storm:
     async def attend(self) -> None:
         top = max(self.numbers, default=1)
         places = {self.draw.randint(1, top) for _ in range(self.draw.randrange(40))}
+        before = await self.admitted()
         attendance = await self.front.attend(SALE_ID, bitmap(places), None)
         assert 0 <= attendance.mark <= top
+        back = await self.admitted() - before
+        assert 0 <= back <= len(places)
+        if self.last is not None:  # Who is back was passed over before, and is not served now.
+            assert self.last.admitted + back <= self.last.serving
+            self.last = self.last._replace(admitted=self.last.admitted + back)
+
+    async def admitted(self) -> int:
+        found: Any = await self.redis.hget(room_keys(SALE_ID).room, "admitted")
+        return int(found or 0)
 
     async def reserve(self) -> None:
         served = [n for n in self.numbers if self.last is not None and n <= self.last.serving]

@@ -4,16 +4,18 @@ Knows nothing of tickets' signatures, of Postgres or of HTTP.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
 
+from engine.admission.breaker import Breaker
 from engine.admission.room.settings import ROOM_PACE_MAX, RoomOrder, RoomSettings
 from engine.clock import Clock
 from engine.connections import redis_errors
-from engine.errors import Overloaded, RedisUnavailable
+from engine.errors import CircuitOpen, Overloaded, RedisUnavailable
 from engine.inventory.batcher import Batcher
 from engine.keys import proof_key, room_keys, serve_keys, shard_keys
 from engine.lua import ROOM_SCRIPT_NAMES, LuaScript
@@ -120,20 +122,28 @@ class _Wish(NamedTuple):
 
     user_id: str
     holds_ticket: bool
-    number: int
     proof: Proof | None
+    number: int = 0
 
 
 class RoomStore:
     """Every room of every sale in Redis, for one process."""
 
     def __init__(
-        self, redis: Redis, clock: Clock, *, our_clock_rules: bool = False, name: str = ""
+        self,
+        redis: Redis,
+        clock: Clock,
+        *,
+        our_clock_rules: bool = False,
+        name: str = "",
+        breaker: Breaker | None = None,
     ) -> None:
         """The clock of Redis rules, which is common to all; ours does for simulations and tests.
 
         `name` is this process's own: it is missed when it attends no more. Without one it is not.
+        While `breaker`, which is that of Redis, is open, no script is called.
         """
+        self._breaker = breaker
         self._name = name
         self._redis: Any = redis
         self._clock = clock
@@ -158,7 +168,7 @@ class RoomStore:
         Raises Overloaded (nothing was done) or RedisUnavailable.
         """
         door = self._doors.get(sale_id) or self._open_door(sale_id)
-        return await door.submit(_Wish(user_id, holds_ticket, number, proof))
+        return await door.submit(_Wish(user_id, holds_ticket, proof, number))
 
     async def serve(self, sale_id: str, pace: float) -> RoomLook | None:
         """Serves whom the time since anybody's last call allows, at `pace` people/s (inf: no limit).
@@ -286,8 +296,12 @@ class RoomStore:
         return self._clock.now_ms() if self._our_clock_rules else ""
 
     async def _run(self, script: str, keys: list[str], args: list[Any]) -> Any:
-        with redis_errors():
-            return await self._scripts[script].run(self._redis, keys, args)
+        guarding = nullcontext() if self._breaker is None else self._breaker.guarding()
+        try:
+            with guarding, redis_errors():
+                return await self._scripts[script].run(self._redis, keys, args)
+        except CircuitOpen as error:
+            raise RedisUnavailable(str(error)) from error
 
 
 def read_look(reply: Sequence[Any]) -> RoomLook:
