@@ -82,7 +82,7 @@ class Engine:
         directory = SaleDirectory(pool, clock)
         meter, name = Meter(clock), ids.new("front")
         pulse = Pulse(redis, clock, name, meter, pace_max=float(settings.pace_max or inf))
-        room_store = RoomStore(redis, clock, name=name)
+        room_store = RoomStore(redis, clock, name=name, breaker=breakers["redis"])
         return cls(
             settings=settings,
             clock=clock,

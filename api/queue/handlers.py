@@ -3,8 +3,9 @@
 Entering and the challenge take strings and bytes, so that both the gate and aiohttp share them. Leaves polling to `polls`, which is hot, and the order of visitors to the engine's rooms.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from math import inf
 from random import SystemRandom
 from typing import Final, NamedTuple, Self
@@ -33,10 +34,10 @@ from api.routing import Route
 from engine import metrics
 from engine.admission.access import Verdict
 from engine.admission.breaker import Breaker
-from engine.admission.room.settings import RoomSettings
+from engine.admission.room.settings import RoomOrder, RoomSettings
 from engine.admission.room.store import Entered, EnterRefused, EnterWord, Proof
 from engine.core import Engine
-from engine.errors import UnknownSale
+from engine.errors import RedisUnavailable, UnknownSale
 from engine.model import SaleState
 from engine.sales import Sale
 from ext import Room
@@ -132,7 +133,8 @@ class Entrance:
         proof = None
         if not held.is_good and not _is_trusted(front, visitor):
             proof = await self._screen(Visit(front, call, _settings(sale), body))
-        entered = await _entered(front, room, visitor.user_id, held, proof)
+        async with _in_time(front):
+            entered = await _entered(front, room, visitor.user_id, held, proof)
         if isinstance(entered, EnterRefused):
             return _refused(front, sale, entered.reason)
         return _given(front, room, visitor.user_id, entered, held)
@@ -211,7 +213,8 @@ async def show_proof(front: Front, request: web.Request) -> Answer:
     """What anyone needs to recompute the draw; with a ticket, also its number and place."""
     sale = await _sale(front, request.match_info["sale"])
     engine, settings = front.engine, _settings(sale)
-    room = await engine.rooms.follow(sale)
+    # Anyone may ask: only a room that may have had a draw takes a place among those followed.
+    room = await engine.rooms.follow(sale) if settings.on or _is_drawn(settings) else None
     look = None if room is None else room.look
     ticket = engine.rooms.tickets.read(ticket_of(request))
     number = ticket.number if ticket is not None and ticket.sale_id == sale.sale_id else None
@@ -287,10 +290,25 @@ async def _room_to_enter(front: Front, sale: Sale) -> Room | None:
     wait_ms = _tickets_from_ms(sale) - now_ms
     if wait_ms > 0:
         raise Refusal(Code.NOT_STARTED, _TOO_EARLY, retry_after_s=wait_ms / 1000)
-    room = await front.engine.rooms.follow(sale)
+    async with _in_time(front):
+        room = await front.engine.rooms.follow(sale)
     if room is None:  # Letting people pass would help nobody: reserving asks for tickets.
         raise Refusal(Code.UNAVAILABLE, "The room is being set up. Nothing was done; try again.")
     return room
+
+
+@asynccontextmanager
+async def _in_time(front: Front) -> AsyncIterator[None]:
+    """Nobody waits for Redis longer than a reserve call would. Entering again is harmless."""
+    try:
+        async with asyncio.timeout(front.engine.settings.deadline_seconds):
+            yield
+    except TimeoutError as error:
+        raise RedisUnavailable("Redis took too long to let somebody into a room.") from error
+
+
+def _is_drawn(settings: RoomSettings) -> bool:
+    return settings.order is RoomOrder.DRAW
 
 
 def _check_not_over(sale: Sale, now_ms: int) -> None:

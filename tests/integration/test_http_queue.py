@@ -547,5 +547,6 @@ async def test_a_ticket_of_another_sale_names_no_place(served: Served) -> None:
 async def test_a_sale_that_never_had_a_room_has_no_draw_to_prove(served: Served) -> None:
     await served.sell()
     shown = (await served.get(f"{QUEUE}/proof")).json
+    assert await served.engine.rooms.refresh_once() == 0, "no room is followed for it"
     assert (shown["order"], shown["seed_hash"], shown["seed"]) == ("fifo", "", None)
     assert (await served.get("/v1/sales/nope/queue/proof")).code == "unknown_sale"

@@ -1,11 +1,13 @@
 """Buying and waiting where a sale has a room: the same through the gate and through aiohttp."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
 
+from engine.admission.breaker import IN_A_ROW_MAX
 from engine.admission.room.settings import RoomChanges
 from engine.admission.room.store import Entered
 from engine.connections import connect_redis
@@ -98,6 +100,32 @@ async def test_refusals_say_what_helps(served: Served, visitors: Visitors) -> No
             assert (await buy(served, "u1", sent, key)).json["detail"] == says
     polled = await served.get(QUEUE, user="u1")
     assert polled.json["detail"] == "Take a ticket with POST /v1/sales/{sale}/queue."
+
+
+async def test_while_redis_is_not_asked_nobody_waits_to_enter_and_places_are_still_told(
+    served: Served, visitors: Visitors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticket = await visitors.enter("u1")
+    breaker = served.engine.inventory._breaker
+    assert breaker is not None
+    for _ in range(IN_A_ROW_MAX):
+        breaker.failed()
+    monkeypatch.setattr(breaker, "_opens_again_at", math.inf)
+    assert told(await served.post(QUEUE, user="u2")) == (503, "unavailable")
+    assert (await served.get(QUEUE, user="u1", queue_ticket=ticket)).status == 200
+
+
+async def test_entering_waits_for_redis_no_longer_than_the_deadline(
+    served: Served, visitors: Visitors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = asyncio.Event()
+
+    async def hang(*_: object, **__: object) -> None:
+        await never.wait()
+
+    monkeypatch.setattr(served.engine.rooms.store, "enter", hang)
+    assert told(await served.post(QUEUE, user="u1")) == (503, "unavailable")
+    assert served.front.limit.in_flight == 0
 
 
 async def test_tickets_that_do_not_help_say_why(served: Served, visitors: Visitors) -> None:
