@@ -20,6 +20,7 @@ from engine.clock import ManualClock
 from engine.connections import connect_redis
 from engine.errors import RedisUnavailable
 from engine.inventory import Inventory
+from engine.keys import room_keys
 from engine.sales.directory import SaleDirectory
 from engine.sales.sale import Sale
 from tests.lua.lobby import SALE_ID, SEED, crowd, enter, open_room, room_settings
@@ -33,10 +34,12 @@ UNLIMITED = float("inf")
 class Front:
     """One front's rooms, with a store of its own, and the visitors that happen to be sent to it."""
 
-    def __init__(self, redis: Redis, clock: ManualClock, pace: float = PACE) -> None:
+    def __init__(
+        self, redis: Redis, clock: ManualClock, pace: float = PACE, name: str = ""
+    ) -> None:
         self.clock = clock
         self.pulse = SimpleNamespace(pace=pace, fronts=1)
-        self.store = RoomStore(redis, clock, our_clock_rules=True)
+        self.store = RoomStore(redis, clock, our_clock_rules=True, name=name)
         self.settings = room_settings()
         self.rooms = Rooms(
             self.store,
@@ -318,6 +321,28 @@ async def test_a_room_nobody_asks_about_is_forgotten_and_found_again(
     assert not room.known
     assert await front.rooms.refresh_once() == 0
     assert await front.follow() is not room
+
+
+async def test_a_front_that_forgets_a_room_or_stops_is_not_missed_by_the_others(
+    redis: Redis, inventory: Inventory, clock: ManualClock
+) -> None:
+    fronts = [Front(redis, clock, name=name) for name in ("one", "other")]
+    await open_room(fronts[0].store, inventory, clock)
+    attending = room_keys(SALE_ID).fronts
+    for front in fronts:
+        await front.follow()
+        await front.passes(ATTEND_SECONDS, step=ATTEND_SECONDS)
+    assert await redis.zrange(attending, 0, -1) == [b"one", b"other"]
+
+    await fronts[0].follow()
+    clock.advance(seconds=FOLLOW_SECONDS - ATTEND_SECONDS)
+    await fronts[0].follow()
+    clock.advance(seconds=ATTEND_SECONDS)
+    await fronts[1].rooms.refresh_once()
+    assert await redis.zrange(attending, 0, -1) == [b"one"]
+    fronts[0].rooms.stop()
+    await fronts[0].rooms.run()
+    assert not await redis.exists(attending)
 
 
 async def test_settings_that_change_reach_the_room(front: Front, inventory: Inventory) -> None:
