@@ -185,7 +185,9 @@ async def test_a_full_reservation_queue_sheds(
 async def test_one_buyer_is_throttled_and_others_are_not(
     redis: Redis, valkey: EmbeddedValkey, postgres_url: str
 ) -> None:
-    async with serve(valkey.url, postgres_url, throttle_per_second=1, throttle_burst=3) as served:
+    async with serve(
+        valkey.url, postgres_url, throttle_per_second=0.05, throttle_burst=3
+    ) as served:
         await served.sell()
         codes = [(await served.reserve("greedy", key=f"k{n}")).code for n in range(5)]
         assert codes[3:] == ["throttled", "throttled"]
