@@ -20,10 +20,10 @@ from api.problems import Code, problem
 from api.reservations.decision import SkuText, check_key
 from api.routing import Handler, Route
 from api.sales.bodies import operator_sale_body
-from engine.admission.room.settings import RoomChanges
 from engine.errors import RedisUnavailable, StaleEpoch
+from engine.launching import launch_sale
 from engine.model import UNITS_MAX
-from engine.sales import Sale, SaleDocument, parse_sale_document
+from engine.sales import Sale, parse_sale_document
 
 DOCUMENT_BYTES_MAX: Final = 1_048_576  # 1000 SKUs with names in a few languages.
 
@@ -75,7 +75,7 @@ async def create_sale(front: Front, request: web.Request, actor: str) -> Answer:
     return await _changed(
         front,
         sale_id,
-        lambda: _created(front, document, actor),
+        lambda: launch_sale(front.engine, document, actor),
         201,
         ("Location", f"/v1/admin/sales/{sale_id}"),
     )
@@ -149,14 +149,6 @@ async def show_audit(front: Front, request: web.Request, _actor: str) -> Answer:
     if len(entries) == size:
         page["next"] = cursor_text(PageEnd(entries[-1].entry_id))
     return personal(page)
-
-
-async def _created(front: Front, document: SaleDocument, actor: str) -> Sale:
-    sale = await front.engine.sales.create(document, actor)
-    if document.room is not None:
-        # The worker would do it within a second; its visitors may come sooner.
-        await front.engine.room_control.change(sale.sale_id, actor, RoomChanges())
-    return sale
 
 
 async def _sale_without_body(front: Front, request: web.Request) -> str:

@@ -15,6 +15,7 @@ from engine.clock import SystemClock
 from engine.core import Engine
 from engine.errors import DoorbusterError, Invalid, Unavailable
 from engine.inventory import StockSnapshot
+from engine.launching import launch_sale
 from engine.sales import Sale, SaleControl, SalePhase, parse_sale_document
 
 HELP = """
@@ -39,7 +40,8 @@ def create(
 ) -> None:
     """Make a sale from a document and put its stock up. It sells by itself within its window."""
     document = parse_sale_document(_read(file))
-    _steer(lambda sales: sales.create(document, actor()), "is created")
+    sale = on_engine(lambda engine: launch_sale(engine, document, actor()))
+    print(f"Sale {sale.sale_id} is created.")
 
 
 @app.command()

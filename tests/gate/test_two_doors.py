@@ -236,6 +236,7 @@ VARYING = (
     # Of a poll: what differs by the ticket and from moment to moment.
     re.compile(rb'"ticket":"[^"]*"'),
     re.compile(rb"(?<=Queue-Ticket: )[^\r]*"),
+    re.compile(rb'(?<="state":)"(?:waiting|admitted)"'),  # The turn comes between two answers.
     # Of a challenge: what is drawn for it.
     re.compile(rb'"(?:challenge|salt|signature)":"[^"]*"'),
     re.compile(rb'"(?:eta_range_seconds":\[[^]]*\]|(?:eta|poll_after)_seconds":[^,}]*)'),
