@@ -16,7 +16,7 @@ CLASS_SAMPLES_MIN: Final = 5  # Per class, to change what was known of it, …
 SURE_SAMPLES: Final = 50  # … and to believe at once that it takes less, as Envoy takes so many.
 
 TOLERANCE: Final = 1.5  # Latency may be so many times what it is without load, as in Gradient2, …
-SLACK_SECONDS: Final = 0.02  # … and this more: batches fill up, and so the knee is reached.
+SLACK_SECONDS: Final = 0.016  # … and this more: batches fill up, and so the knee is reached.
 GRADIENT_MIN: Final = 0.5
 GROWTH: Final = 0.25  # Per window while every class is far below its target: slow start.
 AMPLE: Final = 0.5  # Of the target: far below it.
