@@ -1,16 +1,18 @@
 """A simulated day: a million visitors for ten thousand units, on a virtual clock.
 
-    python -m benchmarks.admission.simulation [--visitors N] [--units N] [--seed N] [--order fifo|draw]
+    python -m benchmarks.admission.simulation [--visitors N] [--units N] [--seed N]
+        [--order fifo|draw] [--json FILE]
 
 Visitors and the store behind the front are models (`crowd`, `pipeline`); all that decides is the
-engine's own code on a real Redis (`shop`). The seed repeats the day. Prints one JSON object.
+engine's own code on a real Redis (`shop`). The seed repeats the day. Prints its figures; the
+file keeps it second by second.
 """
 
 import argparse
 import gc
 import json
-import sys
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +24,7 @@ from benchmarks.admission.crowd import NEVER, TICKS_PER_SECOND, Crowd, CrowdPlan
 from benchmarks.admission.day import Day
 from benchmarks.admission.pipeline import Store, StorePlan
 from benchmarks.admission.shop import Shop, ShopPlan
+from benchmarks.capacity.alone import print_figures
 from benchmarks.figures import Figure, at_most, exactly
 from engine.clock import ManualClock
 from engine.config import Durability
@@ -135,6 +138,7 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=usual.shop.units)
     parser.add_argument("--seed", type=int, default=usual.seed)
     parser.add_argument("--order", choices=("fifo", "draw"), default="fifo")
+    parser.add_argument("--json", type=Path, help="a file for everything, second by second")
     asked = parser.parse_args()
     plan = Plan(
         CrowdPlan(visitors=asked.visitors),
@@ -142,10 +146,9 @@ def main() -> None:
         seed=asked.seed,
     )
     found = run(plan)
-    json.dump(found, sys.stdout, ensure_ascii=False)
-    print()
-    for figure in found["figures"]:
-        print(figure["name"], figure["value"], figure["unit"], figure["target"], file=sys.stderr)
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(found, ensure_ascii=False))
+    print_figures(found, "simulated day")
 
 
 if __name__ == "__main__":
