@@ -203,6 +203,7 @@ async def serve(redis_url: str, postgres_url: str, **changes: Any) -> AsyncItera
             "throttle_per_second": 10_000,
             "throttle_burst": 10_000,
             "limit": LimitKind.FIXED,  # What a test sends at once is not to be learnt from.
+            "shed_hold_seconds": 0.05,  # A moment, and no longer: nobody here asks again at once.
             **changes,
         }
     )
