@@ -1,11 +1,15 @@
 """What a check asks Postgres. Set-based, and each question of one snapshot."""
 
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import Final
 
 from engine.store.database import Connection
 from engine.store.sales import Row
 
+PAYMENT_PROBLEMS: Final = (
+    files("engine.store") / "statements" / "payment_problems.sql"
+).read_text()
 SECONDS_MAX: Final = 300.0  # A million orders take seconds; a loaded machine more.
 ROWS_MAX: Final = 100  # Of what is wrong; the first few are enough to act on.
 GUARDS: Final = ("ledger_append_only", "audit_log_append_only", "orders_kept", "orders_transition")
@@ -112,48 +116,7 @@ async def payment_problems(
 ) -> list[Row]:
     """What is wrong between payments and orders: problem, count, one order as an example."""
     rows: list[Row] = await connection.fetch(
-        """
-        WITH paid AS (
-            SELECT sale_id, reservation_id, amount_minor, currency FROM orders
-            WHERE sale_id = ANY ($1::text[]) AND status IN ('paid', 'shipped', 'delivered')
-        ), charges AS (
-            SELECT sale_id, reservation_id,
-                   count(*) FILTER (WHERE status = 'captured') AS captured,
-                   count(*) FILTER (WHERE status = 'refunding') AS refunding
-            FROM payments
-            WHERE sale_id = ANY ($1::text[]) AND status IN ('captured', 'refunding')
-            GROUP BY sale_id, reservation_id
-        ), problems AS (
-            SELECT 'paid without a captured payment' AS problem, sale_id, reservation_id
-            FROM paid LEFT JOIN charges USING (sale_id, reservation_id)
-            WHERE coalesce(captured, 0) = 0 AND coalesce(refunding, 0) = 0
-          UNION ALL
-            SELECT 'charged more than once', sale_id, reservation_id
-            FROM charges WHERE captured > 1
-          UNION ALL
-            SELECT 'charged but not paid, and nobody handles it', sale_id, reservation_id
-            FROM payments JOIN orders USING (sale_id, reservation_id)
-            WHERE sale_id = ANY ($1::text[]) AND payments.status = 'captured'
-              AND orders.status NOT IN ('paid', 'shipped', 'delivered')
-              AND NOT EXISTS (
-                  SELECT FROM outbox
-                  WHERE kind IN ('late_capture', 'refund') AND reference = payment_id)
-          UNION ALL
-            SELECT 'to be refunded, and nobody handles it', sale_id, reservation_id
-            FROM payments
-            WHERE sale_id = ANY ($1::text[]) AND status = 'refunding'
-              AND updated_at < now() - make_interval(secs => $2)
-              AND NOT EXISTS (SELECT FROM outbox WHERE kind = 'refund' AND reference = payment_id)
-          UNION ALL
-            SELECT 'charged another amount', sale_id, reservation_id
-            FROM payments JOIN orders USING (sale_id, reservation_id)
-            WHERE sale_id = ANY ($1::text[]) AND payments.status = 'captured'
-              AND (payments.amount_minor, payments.currency)
-                  <> (orders.amount_minor, orders.currency)
-        )
-        SELECT problem, count(*) AS count, min(sale_id || '.' || reservation_id) AS example
-        FROM problems GROUP BY problem ORDER BY problem
-        """,
+        PAYMENT_PROBLEMS,
         list(sale_ids),
         refund_seconds_max,
         timeout=SECONDS_MAX,

@@ -4,10 +4,11 @@ import json
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
+from ext.plain.outlook import bounded, grown, is_gone
 from ext.plain.tickets import NUMBER_MAX, Ticket, TicketKey
+from ext.plain.told import chance_word, promised, short, tenths, time_text
 
 TICKET_SECONDS: Final = 300  # A reconnect within 5 minutes keeps the place.
 RENEW_SECONDS: Final = 60  # A waiting ticket is signed anew when it is older.
@@ -20,8 +21,6 @@ POLL_SPREAD: Final = 0.2
 OPENING_SECONDS: Final = 5
 WAIT_SECONDS_MIN: Final = 10
 WAIT_SECONDS_MAX: Final = 1e7
-OUTLOOK_MAX: Final = 1e9
-SECONDS_MAX: Final = 1e17
 EIGHT_OF_TEN: Final = 1.2816
 MODEL_VARIATION: Final = 0.05
 MIX: Final = 0x9E3779B97F4A7C15
@@ -115,7 +114,7 @@ class Room:
         self.issued = max(self.issued, number)
         view = self._look_up(number, now_s)
         admitted = view.state == "admitted"
-        issued_s, eta = int(now_s), _promised(view.eta)
+        issued_s, eta = int(now_s), promised(view.eta)
         expires_s = issued_s + TICKET_SECONDS
         if admitted:
             expires_s = int(min(until_s, issued_s + self._admission_seconds))
@@ -156,7 +155,7 @@ class Room:
             self._served.append((look.serving, look.now_ms / 1000))
             if len(self._served) > SERVED_MAX:
                 del self._served[: SERVED_MAX // 2]
-        self._outlook = _bounded(self._forecast.learn(look))
+        self._outlook = bounded(self._forecast.learn(look))
         self.known = True
 
     def forget(self) -> None:
@@ -234,7 +233,7 @@ class Room:
             ticket.expires_s = min(ticket.expires_s, int(now_s) + self._admission_seconds)
             return self._sign(ticket)
         if ticket.eta_s is None and view.eta >= 0:
-            ticket.eta_s = _promised(view.eta)
+            ticket.eta_s = promised(view.eta)
             ticket.issued_s = int(now_s)
             old = True
         if not old:
@@ -320,7 +319,7 @@ class Room:
         at = gone = 0.0
         for seconds, rate in self._outlook.segments:
             slow = leaving * (at + seconds) < 1e-9
-            growth = seconds if slow else _grown(leaving, at, seconds)
+            growth = seconds if slow else grown(leaving, at, seconds)
             if people <= gone + rate * growth:
                 needed = (people - gone) / rate
                 if leaving * (at + needed) >= 1e-9:
@@ -367,7 +366,7 @@ class Room:
     def _written(self, token: bytes, ticket: Ticket, view: _View, now_s: float) -> bytes:
         placed = view.place > 0 or view.state in {"open", "gone"}
         known = view.eta >= 0
-        eta_range = [_tenths(view.eta_low), _tenths(view.eta_high)] if known else None
+        eta_range = [tenths(view.eta_low), tenths(view.eta_high)] if known else None
         body = {
             "sale_id": self.sale_id,
             "state": view.state,
@@ -375,83 +374,24 @@ class Room:
             "number": view.number,
             "position": _position(view, placed),
             "ahead": view.ahead if placed else None,
-            "eta_seconds": _tenths(view.eta) if known else None,
+            "eta_seconds": tenths(view.eta) if known else None,
             "eta_range_seconds": eta_range,
-            "chance": _short(int(view.chance * 100 + 0.5) / 100),
-            "chance_says": _chance_word(view.chance),
+            "chance": short(int(view.chance * 100 + 0.5) / 100),
+            "chance_says": chance_word(view.chance),
             "available": max(0, self.look.available),
             "may_return": max(0, self.look.reserved),
-            "poll_after_seconds": _tenths(self._poll_after(view, now_s)),
-            "expires_at": _time_text(ticket.expires_s * 1000),
-            "server_time": _time_text(int(now_s * 1000)),
+            "poll_after_seconds": tenths(self._poll_after(view, now_s)),
+            "expires_at": time_text(ticket.expires_s * 1000),
+            "server_time": time_text(int(now_s * 1000)),
         }
         return json.dumps(body, separators=(",", ":")).encode()
-
-
-def is_gone(look: Any) -> bool:
-    """Whether there is nothing left to wait for."""
-    if look.state is None:
-        return False
-    if look.state == "closed" or look.now_ms >= look.closes_at_ms:
-        return True
-    # Nothing sold either: the counters are lost or being rebuilt.
-    return bool(look.state != "draining" and look.available == look.reserved == 0 < look.sold)
-
-
-def _grown(leaving: float, at: float, seconds: float) -> float:
-    return math.exp(leaving * at) * math.expm1(leaving * seconds) / leaving
 
 
 def _mixed(number: int) -> float:
     return (number * MIX % (1 << 64) >> 40) / (1 << 24)
 
 
-def _bounded(outlook: Any) -> Any:
-    """What answers can be computed from: neither negative nor infinite, nor not a number."""
-    amounts = outlook._asdict()
-    segments = tuple(
-        (seconds, rate)
-        for seconds, rate in amounts.pop("segments")
-        if 0 < seconds <= OUTLOOK_MAX and 0 <= rate <= OUTLOOK_MAX
-    )
-    sound = {name: _sound(amount) for name, amount in amounts.items()}
-    sound["places_per_second"] = max(1e-9, sound["places_per_second"])
-    return outlook._replace(segments=segments, **sound)
-
-
-def _sound(value: float) -> float:
-    return min(value, OUTLOOK_MAX) if value > 0 else 0.0
-
-
-def _promised(eta: float) -> int | None:
-    return None if eta < 0 else int(eta + 0.5)
-
-
 def _position(view: _View, placed: bool) -> int | None:
     if view.state in {"admitted", "open"}:
         return 0
     return view.ahead + 1 if placed and view.state != "gone" else None
-
-
-def _chance_word(chance: float) -> str:
-    if chance >= 0.75:
-        return "good"
-    if chance >= 0.35:
-        return "fair"
-    return "slim" if chance >= 0.02 else "none"
-
-
-def _tenths(seconds: float) -> float | int | None:
-    if not 0 <= seconds < SECONDS_MAX:
-        return None
-    return _short(int(seconds * 10 + 0.5) / 10)
-
-
-def _short(value: float) -> float | int:
-    return int(value) if value.is_integer() else value
-
-
-def _time_text(ms: int) -> str:
-    seconds, rest = divmod(ms, 1000)
-    text = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
-    return f"{text}.{rest:03d}Z" if rest else f"{text}Z"

@@ -159,3 +159,4 @@ async def test_stop_before_start_is_safe(redis: Redis) -> None:
     pulse = Pulse(redis, ManualClock(), "a")
     pulse.stop()
     await pulse.run()
+    assert await redis.zcard(FRONTS_KEY) == 0  # It never said that it lives.

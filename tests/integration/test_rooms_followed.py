@@ -463,3 +463,5 @@ async def test_run_looks_until_it_is_stopped(front: Front, inventory: Inventory)
     front.rooms.stop()
     front.rooms.stop()
     await running
+    assert room.look is not seen
+    assert running.done()
