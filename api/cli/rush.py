@@ -64,46 +64,60 @@ class RushOptions(msgspec.Struct, frozen=True):
     wait_seconds_max: float
 
 
+SaleOption = Annotated[str | None, typer.Option(help="The sale to buy from; demo if not given.")]
+UnitsOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=UNITS_MAX, help="Make a fresh sale of so many units for this."),
+]
+PaidOption = Annotated[
+    bool, typer.Option("--paid", help="With --units: orders are paid by themselves.")
+]
+BuyersOption = Annotated[int, typer.Option(min=1, max=BUYERS_MAX, help="Distinct buyers.")]
+RateOption = Annotated[
+    float | None, typer.Option(min=1, help="Buyers per second, kept whatever the answers.")
+]
+BurstOption = Annotated[bool, typer.Option("--burst", help="All at once. The default.")]
+SeedOption = Annotated[
+    int | None, typer.Option(min=0, help="Replays the same crowd; random if not given.")
+]
+ConnectionsOption = Annotated[
+    int, typer.Option(min=1, max=CONNECTIONS_MAX, help="Open connections.")
+]
+GeneratorsOption = Annotated[
+    int, typer.Option(min=1, max=GENERATORS_MAX, help="Processes that make the crowd.")
+]
+DuplicatesOption = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of buyers who click twice at once.")
+]
+RetriesOption = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of buyers who ask again later.")
+]
+SecondsOption = Annotated[float, typer.Option(min=1, help="The crowd goes home after this.")]
+WaitOption = Annotated[
+    float, typer.Option(min=0, help="Seconds to wait for orders and payments; 0: none.")
+]
+JsonFileOption = Annotated[
+    Path | None, typer.Option("--json", help="Also writes the report to this file.")
+]
+
+
 @app.command()
 def rush(
     *,
-    sale: Annotated[
-        str | None, typer.Option(help="The sale to buy from; demo if not given.")
-    ] = None,
-    units: Annotated[
-        int | None,
-        typer.Option(min=1, max=UNITS_MAX, help="Make a fresh sale of so many units for this."),
-    ] = None,
-    paid: Annotated[
-        bool, typer.Option("--paid", help="With --units: orders are paid by themselves.")
-    ] = False,
-    buyers: Annotated[int, typer.Option(min=1, max=BUYERS_MAX, help="Distinct buyers.")] = 10_000,
-    rate: Annotated[
-        float | None, typer.Option(min=1, help="Buyers per second, kept whatever the answers.")
-    ] = None,
-    burst: Annotated[bool, typer.Option("--burst", help="All at once. The default.")] = False,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Replays the same crowd; random if not given.")
-    ] = None,
-    connections: Annotated[
-        int, typer.Option(min=1, max=CONNECTIONS_MAX, help="Open connections.")
-    ] = 256,
-    generators: Annotated[
-        int, typer.Option(min=1, max=GENERATORS_MAX, help="Processes that make the crowd.")
-    ] = 1,
-    duplicates: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of buyers who click twice at once.")
-    ] = 0.05,
-    retries: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of buyers who ask again later.")
-    ] = 0.05,
-    seconds: Annotated[float, typer.Option(min=1, help="The crowd goes home after this.")] = 120,
-    wait: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for orders and payments; 0: none.")
-    ] = 120,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also writes the report to this file.")
-    ] = None,
+    sale: SaleOption = None,
+    units: UnitsOption = None,
+    paid: PaidOption = False,
+    buyers: BuyersOption = 10_000,
+    rate: RateOption = None,
+    burst: BurstOption = False,
+    seed: SeedOption = None,
+    connections: ConnectionsOption = 256,
+    generators: GeneratorsOption = 1,
+    duplicates: DuplicatesOption = 0.05,
+    retries: RetriesOption = 0.05,
+    seconds: SecondsOption = 120,
+    wait: WaitOption = 120,
+    json_file: JsonFileOption = None,
 ) -> None:
     """Sends a flash crowd against the running engine, then proves what came of it.
 
@@ -116,12 +130,9 @@ def rush(
     * `doorbuster rush --units 300000 --buyers 200000` makes a sale in which everybody gets what
       they want, and says how many orders per second were accepted and stored
     """
-    if burst and rate is not None:
-        raise typer.BadParameter("choose one of --rate and --burst")
-    if units is not None and sale is not None:
-        raise typer.BadParameter("choose one of --sale and --units")
-    if paid and units is None:
-        raise typer.BadParameter("--paid goes with --units")
+    _refuse(burst and rate is not None, "choose one of --rate and --burst")
+    _refuse(units is not None and sale is not None, "choose one of --sale and --units")
+    _refuse(paid and units is None, "--paid goes with --units")
     options = RushOptions(
         sale_id=sale or (None if units else SALE_DEFAULT),
         units=units,
@@ -140,12 +151,21 @@ def rush(
     report, findings = on_engine(lambda engine: run_rush(engine, options, console))
     if json_file is not None:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
-    console.print(as_table(report))
-    for finding in findings:
-        console.print(finding.line, markup=False, highlight=False, soft_wrap=True)
+    _show(console, report, findings)
     if not report.holds:
         raise typer.Exit(1)
     console.print("[bold green]Every acknowledged reservation is an order; all invariants hold.[/]")
+
+
+def _show(console: Console, report: RushReport, findings: Sequence[Finding]) -> None:
+    console.print(as_table(report))
+    for finding in findings:
+        console.print(finding.line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _refuse(wrong: bool, why: str) -> None:
+    if wrong:
+        raise typer.BadParameter(why)
 
 
 async def run_rush(
