@@ -14,6 +14,7 @@ from api.counts import Counts
 from api.held import HeldAnswers
 from api.problems import TAKE_A_TICKET, Code, Refusal, problem, spread, throttled
 from api.sales.shown import ShownSales
+from api.spec import Access
 from api.tokens import Identity, Role, Tokens
 from api.users.passwords import PasswordVault
 from engine import metrics
@@ -41,6 +42,12 @@ PACE_PAID: Final = 4
 REPLAYS_PER_SECOND: Final = 500.0
 REPLAYS_BURST: Final = 100.0
 
+CALLER: Final = web.RequestKey("caller", Identity)
+_ROLES_OF: Final = {
+    Access.CALLER: frozenset(Role),
+    Access.SUPPORT: frozenset({Role.SUPPORT, Role.OPERATOR}),
+    Access.OPERATOR: frozenset({Role.OPERATOR}),
+}
 _BEARER: Final = "Bearer "
 _TICKET_FAULTS: Final = {
     "required": TAKE_A_TICKET,
@@ -123,10 +130,35 @@ class Front:
             counts=Counts(),
         )
 
+    def let_in(self, request: web.BaseRequest, access: Access) -> None:
+        """Passes those through whom the route is for. Raises Refusal."""
+        if access is Access.VISITOR:
+            self._let_visitor_in(request)
+            return
+        roles = _ROLES_OF.get(access)
+        if roles is not None and self.caller(request).role not in roles:
+            raise Refusal(Code.FORBIDDEN)
+
+    def _let_visitor_in(self, request: web.BaseRequest) -> None:
+        if "Authorization" in request.headers:
+            self.caller(request)
+            return
+        address = self.address(request)
+        if not self._is_allowed(None, address, None) and not self.addresses.is_unthrottled(address):
+            self._charge("address", self.throttles.address, address)
+
+    def visitor(self, request: web.BaseRequest) -> Identity | None:
+        """Who looks at a route for visitors: a user, or None for anybody."""
+        return request.get(CALLER)
+
     def caller(self, request: web.BaseRequest, sale_id: str | None = None) -> Identity:
-        """Who calls, if nothing is against it. Raises Refusal."""
-        authorization = request.headers.get("Authorization")
-        return self.caller_by(authorization, self.address(request), sale_id)
+        """Who calls, if nothing is against it; asked again, the same at no cost. Raises Refusal."""
+        known = request.get(CALLER)
+        if known is None:
+            authorization = request.headers.get("Authorization")
+            known = self.caller_by(authorization, self.address(request), sale_id)
+            request[CALLER] = known
+        return known
 
     def caller_by(
         self, authorization: str | None, address: str, sale_id: str | None = None, paid: int = 0
@@ -164,13 +196,6 @@ class Front:
         if wait_s := throttle.admit(client):
             self.counts.refused[f"throttled_{kind}"] += 1
             raise Refusal.of(throttled(wait_s, throttle.policy, throttle.standing(client)))
-
-    def operator(self, request: web.BaseRequest) -> Identity:
-        """The caller, who must be an operator. Raises Refusal."""
-        identity = self.caller(request)
-        if identity.role is not Role.OPERATOR:
-            raise Refusal(Code.FORBIDDEN)
-        return identity
 
     def identify(self, authorization: str | None) -> Identity | None:
         """Whose token an Authorization header carries."""

@@ -14,6 +14,7 @@ from api.front import Front
 from api.paths import check_path
 from api.patience import reading
 from api.problems import Code, Refusal, problem, problem_of
+from api.spec import Access, Spec
 from api.written import WrittenAnswer, is_writable
 from engine.admission.limit import Priority
 from engine.errors import DoorbusterError, Unavailable
@@ -38,6 +39,7 @@ class Route(NamedTuple):
     """One call of the HTTP contract. `always` exempts it from shedding: probes must be answered.
 
     What takes long by its nature, as hashing does, says nothing of the load: not `measured`.
+    Who is let in is `access`, decided before the handler runs.
     """
 
     method: str
@@ -46,11 +48,13 @@ class Route(NamedTuple):
     always: bool = False
     priority: Priority = Priority.BROWSE
     measured: bool = True
+    access: Access = Access.OPERATOR
+    spec: Spec | None = None
 
 
 def add_routes(app: web.Application, front: Front, routes: tuple[Route, ...]) -> None:
     for route in routes:
-        handler = _with_fit_path(route.handler)
+        handler = _for_those(route.access, _with_fit_path(route.handler))
         if route.method == "GET" and not route.always:
             handler = _within_time(handler)
         call = adapt(front, route._replace(handler=handler))
@@ -58,6 +62,18 @@ def add_routes(app: web.Application, front: Front, routes: tuple[Route, ...]) ->
             app.router.add_get(route.path, call)  # and HEAD
         else:
             app.router.add_route(route.method, route.path, call)
+
+
+def _for_those(access: Access, handler: Handler) -> Handler:
+    """The handler behind its door. Whoever may not call learns nothing else."""
+    if access in {Access.PUBLIC, Access.SELF}:
+        return handler
+
+    async def call(front: Front, request: web.Request) -> Answer:
+        front.let_in(request, access)
+        return await handler(front, request)
+
+    return call
 
 
 def _with_fit_path(handler: Handler) -> Handler:

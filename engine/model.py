@@ -17,6 +17,7 @@ UNITS_MAX: Final = 1_000_000_000  # Units of one SKU in one sale; Lua counts exa
 RESERVATIONS_PER_BUYER_MAX: Final = 16  # Released ones included; bounds a buyer's record.
 IDEMPOTENCY_KEY_MAX: Final = 128
 
+SHOP: Final = "shop"  # In place of a sale id: what is sold outside of sales. See 0008_shop.sql.
 SALE_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
 SKU = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,63})")
 USER_ID = re.compile(

@@ -5,7 +5,7 @@ Each is supervised: one that crashes comes back, and none takes another down. De
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import chain
 from typing import Final, Protocol
 
@@ -93,7 +93,13 @@ class Supervised:
 class Worker:
     """All loops of one worker process. The engine stays its owner's to close."""
 
-    def __init__(self, engine: Engine, providers: Mapping[str, Provider]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        providers: Mapping[str, Provider],
+        others: Sequence[tuple[str, Loop]] = (),
+    ) -> None:
+        """`others` are loops of the shop around the engine, with their names."""
         self._engine = engine
         settings = engine.settings
         assert settings.redis_url is not None
@@ -122,6 +128,7 @@ class Worker:
                 Supervised("Gauges", Periodic(gauges.measure_once, GAUGE_SECONDS)),
                 Supervised("Pacer", Periodic(self.pacer.measure_once, PACE_SECONDS)),
                 Supervised("Reaper", self.reaper),
+                *(Supervised(name, loop) for name, loop in others),
             ],
             [Supervised("Drainer", self.drainer)],
             [Supervised("Inbox", self.inbox), Supervised("Payer", self.payer)],

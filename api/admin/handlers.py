@@ -20,6 +20,7 @@ from api.problems import Code, problem
 from api.reservations.decision import SkuText, check_key
 from api.routing import Handler, Route
 from api.sales.bodies import operator_sale_body
+from api.spec import Access
 from engine.errors import RedisUnavailable, StaleEpoch
 from engine.launching import launch_sale
 from engine.model import UNITS_MAX
@@ -183,15 +184,15 @@ async def _shown(front: Front, sale: Sale) -> object:
     return operator_sale_body(sale, stock, engine.clock.now_ms())
 
 
-def _for_operators(handler: OperatorHandler) -> Handler:
+def _with_actor(handler: OperatorHandler) -> Handler:
     async def call(front: Front, request: web.Request) -> Answer:
-        return await handler(front, request, front.operator(request).user_id)
+        return await handler(front, request, front.caller(request).user_id)
 
     return call
 
 
 def _route(method: str, path: str, handler: OperatorHandler) -> Route:
-    return Route(method, f"/v1/admin{path}", _for_operators(handler))
+    return Route(method, f"/v1/admin{path}", _with_actor(handler), access=Access.OPERATOR)
 
 
 ROUTES = (

@@ -10,6 +10,7 @@ import uvloop
 
 from api.cli.logs import log_to_stderr
 from api.http_client import AioHttpClient
+from api.loops import shop_loops
 from engine.config import Settings, read_settings
 from engine.core import Engine
 from engine.payment.providers import make_providers
@@ -37,7 +38,8 @@ async def _work(settings: Settings) -> None:
     engine = await Engine.open(settings)
     try:
         async with AioHttpClient(connections_max=settings.pay_concurrency_max) as http:
-            worker = Worker(engine, make_providers(settings, http, engine.clock))
+            providers = make_providers(settings, http, engine.clock)
+            worker = Worker(engine, providers, shop_loops(engine, http))
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, worker.stop)
             logger.info(

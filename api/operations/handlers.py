@@ -11,6 +11,7 @@ from api.answers import SECURITY_HEADERS, Answer, public
 from api.front import Front
 from api.problems import Code, problem
 from api.routing import Route
+from api.spec import Access
 from engine.admission import unreachable_servers
 
 
@@ -45,7 +46,7 @@ def _render() -> bytes:
 
 
 ROUTES = (
-    Route("GET", "/healthz", health, always=True),
-    Route("GET", "/readyz", readiness, always=True),
-    Route("GET", "/metrics", show_metrics, always=True),
+    Route("GET", "/healthz", health, always=True, access=Access.PUBLIC),
+    Route("GET", "/readyz", readiness, always=True, access=Access.PUBLIC),
+    Route("GET", "/metrics", show_metrics, always=True, access=Access.PUBLIC),
 )

@@ -13,6 +13,7 @@ from api.paging import cursor, cursor_text, page_size
 from api.payments.handlers import refuse_undrained
 from api.problems import Code, Refusal
 from api.routing import Route
+from api.spec import Access
 from engine.admission.limit import Priority
 from engine.model import RESERVATION_ID
 
@@ -72,7 +73,13 @@ async def _detail(front: Front, order: Order) -> object:
 
 
 ROUTES = (
-    Route("GET", "/v1/orders", list_orders, priority=Priority.PAYMENT),
-    Route("GET", "/v1/orders/{order}", show_order, priority=Priority.PAYMENT),
-    Route("POST", "/v1/orders/{order}/cancel", cancel_order, priority=Priority.PAYMENT),
+    Route("GET", "/v1/orders", list_orders, priority=Priority.PAYMENT, access=Access.CALLER),
+    Route("GET", "/v1/orders/{order}", show_order, priority=Priority.PAYMENT, access=Access.CALLER),
+    Route(
+        "POST",
+        "/v1/orders/{order}/cancel",
+        cancel_order,
+        priority=Priority.PAYMENT,
+        access=Access.CALLER,
+    ),
 )

@@ -11,6 +11,7 @@ from api.orders.store import OrderBook, PaymentRow, payment_body
 from api.problems import Code, Refusal
 from api.reservations.decision import check_key
 from api.routing import Route
+from api.spec import Access
 from api.tokens import Identity, Role
 from engine.admission.limit import Priority
 from engine.errors import UnknownReservation
@@ -110,7 +111,25 @@ async def _find(front: Front, payment_id: str) -> PaymentRow:
 
 
 ROUTES = (
-    Route("POST", "/v1/orders/{order}/payments", start_payment, priority=Priority.PAYMENT),
-    Route("GET", "/v1/payments/{payment}", show_payment, priority=Priority.PAYMENT),
-    Route("POST", "/v1/payments/{payment}/refunds", ask_refund, priority=Priority.PAYMENT),
+    Route(
+        "POST",
+        "/v1/orders/{order}/payments",
+        start_payment,
+        priority=Priority.PAYMENT,
+        access=Access.CALLER,
+    ),
+    Route(
+        "GET",
+        "/v1/payments/{payment}",
+        show_payment,
+        priority=Priority.PAYMENT,
+        access=Access.CALLER,
+    ),
+    Route(
+        "POST",
+        "/v1/payments/{payment}/refunds",
+        ask_refund,
+        priority=Priority.PAYMENT,
+        access=Access.CALLER,
+    ),
 )

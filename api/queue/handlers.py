@@ -31,6 +31,7 @@ from api.queue.screening import (
     Visitor,
 )
 from api.routing import Route
+from api.spec import Access
 from engine import metrics
 from engine.admission.access import Verdict
 from engine.admission.breaker import Breaker
@@ -114,9 +115,9 @@ class Entrance:
     @property
     def routes(self) -> tuple[Route, ...]:
         return (
-            Route("POST", ENTER, self._enter),
-            Route("GET", CHALLENGE, self._challenge),
-            Route("GET", f"{POLL}/proof", show_proof),
+            Route("POST", ENTER, self._enter, access=Access.SELF),
+            Route("GET", CHALLENGE, self._challenge, access=Access.SELF),
+            Route("GET", f"{POLL}/proof", show_proof, access=Access.PUBLIC),
         )
 
     async def enter(self, front: Front, call: EnterCall) -> Answer:

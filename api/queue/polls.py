@@ -13,6 +13,7 @@ from api.patience import reading
 from api.problems import Code, problem
 from api.queue.bodies import OpenBody
 from api.routing import Route
+from api.spec import Access
 
 POLL: Final = "/v1/sales/{sale}/queue"
 
@@ -48,4 +49,4 @@ async def place_shown(front: Front, call: PollCall) -> Answer:
     return Answer(200, body, PERSONAL)
 
 
-ROUTES = (Route("GET", POLL, show_queue),)
+ROUTES = (Route("GET", POLL, show_queue, access=Access.SELF),)

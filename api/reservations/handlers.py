@@ -10,6 +10,7 @@ from api.orders.store import Order, OrderBook, order_body
 from api.problems import Code, Refusal
 from api.reservations.decision import ReservationBody, ReserveCall, reserve
 from api.routing import Route
+from api.spec import Access
 from engine.admission.limit import Priority
 from engine.errors import StoreUnavailable, UnknownReservation
 from engine.model import (
@@ -123,9 +124,25 @@ def _with_order(order: Order) -> dict[str, Any]:
 
 
 ROUTES = (
-    Route("POST", "/v1/sales/{sale}/reservations", make_reservation, priority=Priority.RESERVE),
-    Route("GET", "/v1/reservations/{reservation}", show_reservation, priority=Priority.PAYMENT),
     Route(
-        "DELETE", "/v1/reservations/{reservation}", release_reservation, priority=Priority.PAYMENT
+        "POST",
+        "/v1/sales/{sale}/reservations",
+        make_reservation,
+        priority=Priority.RESERVE,
+        access=Access.SELF,
+    ),
+    Route(
+        "GET",
+        "/v1/reservations/{reservation}",
+        show_reservation,
+        priority=Priority.PAYMENT,
+        access=Access.SELF,
+    ),
+    Route(
+        "DELETE",
+        "/v1/reservations/{reservation}",
+        release_reservation,
+        priority=Priority.PAYMENT,
+        access=Access.CALLER,
     ),
 )

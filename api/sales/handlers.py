@@ -8,6 +8,7 @@ from aiohttp import web
 from api.answers import Answer, public
 from api.front import Front
 from api.routing import Route
+from api.spec import Access
 
 SALES_SHOWN_MAX: Final = 100  # Newest windows first; older sales are found by name.
 
@@ -28,6 +29,6 @@ async def sale_shown(front: Front, sale_id: str) -> Answer:
 
 
 ROUTES = (
-    Route("GET", "/v1/sales", list_sales),
-    Route("GET", "/v1/sales/{sale}", show_sale),
+    Route("GET", "/v1/sales", list_sales, access=Access.PUBLIC),
+    Route("GET", "/v1/sales/{sale}", show_sale, access=Access.PUBLIC),
 )

@@ -10,6 +10,7 @@ from api.front import Front
 from api.patience import reading
 from api.problems import Code, Refusal
 from api.routing import Route
+from api.spec import Access
 from api.tokens import TOKEN_SECONDS, Role
 from api.users.passwords import PASSWORD_LENGTH_MAX, PASSWORD_LENGTH_MIN
 from api.users.store import User, Users
@@ -108,7 +109,7 @@ def _user_body(user: User) -> UserBody:
 
 
 ROUTES = (
-    Route("POST", "/v1/users", register, measured=False),
-    Route("POST", "/v1/sessions", log_in, measured=False),
-    Route("GET", "/v1/users/me", show_me),
+    Route("POST", "/v1/users", register, measured=False, access=Access.PUBLIC),
+    Route("POST", "/v1/sessions", log_in, measured=False, access=Access.PUBLIC),
+    Route("GET", "/v1/users/me", show_me, access=Access.CALLER),
 )

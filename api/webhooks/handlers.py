@@ -8,6 +8,7 @@ from api.answers import Answer, personal
 from api.front import Front
 from api.problems import Code, Refusal
 from api.routing import Route
+from api.spec import Access
 from engine import metrics
 from engine.admission.limit import Priority
 from engine.payment.provider import WebhookRefused
@@ -32,4 +33,12 @@ async def receive_webhook(front: Front, request: web.Request) -> Answer:
     return personal({"received": True})
 
 
-ROUTES = (Route("POST", "/v1/webhooks/{provider}", receive_webhook, priority=Priority.PAYMENT),)
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/webhooks/{provider}",
+        receive_webhook,
+        priority=Priority.PAYMENT,
+        access=Access.PUBLIC,
+    ),
+)

@@ -15,7 +15,7 @@ from engine.admission.room.settings import (
     RoomSettings,
 )
 from engine.errors import Invalid, InvalidDocument
-from engine.model import QUANTITY_MAX, SALE_ID, SKU, UNITS_MAX, Money
+from engine.model import QUANTITY_MAX, SALE_ID, SHOP, SKU, UNITS_MAX, Money
 
 SKUS_MAX: Final = 1000  # launch.lua takes no more in one atomic step.
 DOCUMENT_BYTES_MAX: Final = 4 * 1024 * 1024  # 1000 SKUs with long names in many languages.
@@ -247,6 +247,8 @@ def _boolean(value: object) -> bool:
 def _sale_id(value: object) -> str:
     if not isinstance(value, str) or not SALE_ID.fullmatch(value):
         raise ValueError("must be 1 to 48 lower-case letters, digits and inner hyphens")
+    if value == SHOP:
+        raise ValueError(f"{SHOP!r} stands for what is sold outside of sales")
     return value
 
 

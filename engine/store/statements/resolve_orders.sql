@@ -36,6 +36,7 @@ WITH moved AS (
     WHERE sign <> 0
 ), told AS (
     INSERT INTO outbox (kind, sale_id, reference, user_id, reason)
-    SELECT $9, sale_id, reservation_id, user_id, $10 FROM moved WHERE $9::text IS NOT NULL
+    SELECT $9, sale_id, reservation_id, user_id, $10 FROM moved
+    WHERE $9::text IS NOT NULL AND sale_id <> 'shop'  -- whose units are counted here alone
 )
 SELECT sale_id, reservation_id, user_id FROM moved

@@ -1,0 +1,2 @@
+-- Sessions, addresses, one-time links and logins with other providers.
+SELECT 1;

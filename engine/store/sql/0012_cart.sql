@@ -1,0 +1,2 @@
+-- Carts of users and of guests.
+SELECT 1;

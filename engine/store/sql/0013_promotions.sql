@@ -1,0 +1,2 @@
+-- Promotions, coupons and what was redeemed.
+SELECT 1;

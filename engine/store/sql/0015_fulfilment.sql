@@ -1,0 +1,2 @@
+-- Shipping methods, shipments, tracking, returns and invoices.
+SELECT 1;

@@ -1,0 +1,2 @@
+-- What the buyer has to do to pay, and statements of providers.
+SELECT 1;

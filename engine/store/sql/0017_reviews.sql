@@ -1,0 +1,2 @@
+-- Reviews by buyers, replies, votes, and their sums.
+SELECT 1;

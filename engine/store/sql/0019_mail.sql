@@ -1,0 +1,2 @@
+-- Mails to be sent.
+SELECT 1;
