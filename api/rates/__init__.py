@@ -1,0 +1,1 @@
+"""Exchange rates as data with a date."""
