@@ -53,6 +53,9 @@ class Code(StrEnum):
     NOT_CANCELLABLE = "not_cancellable"
     ORDER_NOT_PAYABLE = "order_not_payable"
     NOT_REFUNDABLE = "not_refundable"
+    NOT_SHIPPABLE = "not_shippable"
+    NOT_RETURNABLE = "not_returnable"
+    NOT_INVOICEABLE = "not_invoiceable"
     TOO_MANY_PAYMENTS = "too_many_payments"
     SALE_CLOSED = "sale_closed"
     CONFLICT = "conflict"
@@ -97,6 +100,9 @@ _MEANINGS: Final[dict[Code, _Meaning]] = {
     Code.NOT_CANCELLABLE: _Meaning(409, "The order cannot be cancelled any more"),
     Code.ORDER_NOT_PAYABLE: _Meaning(409, "The order cannot be paid"),
     Code.NOT_REFUNDABLE: _Meaning(409, "The payment cannot be refunded"),
+    Code.NOT_SHIPPABLE: _Meaning(409, "The order cannot be shipped"),
+    Code.NOT_RETURNABLE: _Meaning(409, "The order cannot be returned"),
+    Code.NOT_INVOICEABLE: _Meaning(409, "The order has no invoice"),
     Code.TOO_MANY_PAYMENTS: _Meaning(409, "The order has too many payments already"),
     Code.SALE_CLOSED: _Meaning(409, "The sale is closed; open it first"),
     Code.CONFLICT: _Meaning(409, "The present state does not allow it"),

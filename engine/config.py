@@ -128,10 +128,21 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sandbox_url: str | None = None
     sandbox_secret: str | None = None  # signs sandbox webhooks
 
+    # Shipping, returns, invoices.
+    carrier_url: str | None = None  # of the sandbox carrier
+    carrier_secret: str | None = None  # signs what is said to it and by it
+    carrier_step_seconds: Seconds = 20.0  # from one stage of a sandbox parcel to the next
+    return_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = (
+        7  # after delivery; China's law gives seven (七天无理由退货)
+    )
+    seller_name: str = "Doorbuster"  # this and the next two: on invoices
+    seller_address: str = ""
+    seller_tax_id: str = ""
+
     def masked(self) -> dict[str, object]:
         """The settings as they may be shown: secrets and passwords hidden."""
         shown = msgspec.structs.asdict(self)
-        for name in ("secret", "sandbox_secret", "captcha_secret"):
+        for name in ("secret", "sandbox_secret", "captcha_secret", "carrier_secret"):
             shown[name] = "***" if shown[name] else None
         for name in ("redis_url", "postgres_url"):
             shown[name] = mask_url(shown[name])
@@ -161,12 +172,12 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     checked = {name: _check(name, value, problems) for name, value in values.items()}
     problems.extend(
         f"{ENV_PREFIX}{name.upper()}: needs {SECRET_BYTES_MIN} characters or more"
-        for name in ("secret", "sandbox_secret")
+        for name in ("secret", "sandbox_secret", "carrier_secret")
         if isinstance(secret := checked.get(name), str) and len(secret) < SECRET_BYTES_MIN
     )
     for name in ("trusted_proxies", "unthrottled_networks"):
         _check_networks(name, checked, problems)
-    for name in ("risk_url", "captcha_url"):
+    for name in ("risk_url", "captcha_url", "carrier_url"):
         _check_url(name, checked, ("http://", "https://"), problems)
     _check_url("redis_url", checked, ("redis://", "rediss://", "unix://"), problems)
     _check_url("postgres_url", checked, ("postgres://", "postgresql://"), problems)

@@ -66,10 +66,15 @@ WRONG = {
     "DOORBUSTER_PAY_CONCURRENCY_MAX": "0",
     "DOORBUSTER_POSTGRES_POOL_MAX": "0",
     "DOORBUSTER_SANDBOX_SECRET": "short-sesame",
+    "DOORBUSTER_CARRIER_URL": "carrier",
+    "DOORBUSTER_CARRIER_SECRET": "short-sesame",
+    "DOORBUSTER_CARRIER_STEP_SECONDS": "0",
+    "DOORBUSTER_RETURN_DAYS": "0",
 }
 # Any text will do for these.
 FREE = {"data_dir", "host", "public_url", "worker_name", "sandbox_url"}
 FREE |= {"clients_file", "captcha_secret"}
+FREE |= {"seller_name", "seller_address", "seller_tax_id"}
 
 
 def test_every_wrong_setting_is_named_in_one_go() -> None:
@@ -94,6 +99,7 @@ def test_settings_are_shown_without_secrets_and_passwords() -> None:
     settings = Settings(
         secret=SECRET + "sesame",
         sandbox_secret=SECRET + "sesame",
+        carrier_secret=SECRET + "sesame",
         redis_url="redis://:sesame@localhost/0",
         postgres_url="postgresql://shop:sesame@localhost/shop",
     )
