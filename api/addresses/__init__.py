@@ -1,0 +1,1 @@
+"""Where buyers want their parcels."""
