@@ -41,6 +41,9 @@ class Code(StrEnum):
     FORBIDDEN = "forbidden"
     TICKET_REQUIRED = "ticket_required"
     TICKET_INVALID = "ticket_invalid"
+    CSRF_REQUIRED = "csrf_required"
+    LOGIN_REFUSED = "login_refused"
+    ACCOUNT_BLOCKED = "account_blocked"
     NOT_FOUND = "not_found"
     UNKNOWN_SALE = "unknown_sale"
     UNKNOWN_SKU = "unknown_sku"
@@ -59,7 +62,9 @@ class Code(StrEnum):
     TOO_MANY_PAYMENTS = "too_many_payments"
     SALE_CLOSED = "sale_closed"
     CONFLICT = "conflict"
+    TOO_MANY_ADDRESSES = "too_many_addresses"
     SALE_ENDED = "sale_ended"
+    LINK_INVALID = "link_invalid"
     BODY_TOO_LARGE = "body_too_large"
     EXPECTATION_FAILED = "expectation_failed"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
@@ -88,6 +93,9 @@ _MEANINGS: Final[dict[Code, _Meaning]] = {
     Code.FORBIDDEN: _Meaning(403, "Not allowed"),
     Code.TICKET_REQUIRED: _Meaning(403, "A queue ticket whose turn has come is needed"),
     Code.TICKET_INVALID: _Meaning(403, "The queue ticket is not good"),
+    Code.CSRF_REQUIRED: _Meaning(403, "A call of a browser needs the X-CSRF-Token of its session"),
+    Code.LOGIN_REFUSED: _Meaning(403, "The login with another provider did not succeed"),
+    Code.ACCOUNT_BLOCKED: _Meaning(403, "The account is blocked"),
     Code.NOT_FOUND: _Meaning(404, "There is no such thing"),
     Code.UNKNOWN_SALE: _Meaning(404, "There is no such sale"),
     Code.UNKNOWN_SKU: _Meaning(404, "The sale has no such SKU"),
@@ -106,6 +114,8 @@ _MEANINGS: Final[dict[Code, _Meaning]] = {
     Code.TOO_MANY_PAYMENTS: _Meaning(409, "The order has too many payments already"),
     Code.SALE_CLOSED: _Meaning(409, "The sale is closed; open it first"),
     Code.CONFLICT: _Meaning(409, "The present state does not allow it"),
+    Code.TOO_MANY_ADDRESSES: _Meaning(409, "There are too many addresses already"),
+    Code.LINK_INVALID: _Meaning(410, "The link was used, or has expired"),
     Code.SALE_ENDED: _Meaning(410, "The sale has ended"),
     Code.BODY_TOO_LARGE: _Meaning(413, "The body is too large"),
     Code.EXPECTATION_FAILED: _Meaning(417, "Only Expect: 100-continue is known"),

@@ -74,6 +74,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     body_bytes_max: Positive = 65_536
     password_threads: Positive = 2  # argon2 is meant to be slow and large: bound it
 
+    # Users.
+    access_token_seconds: Annotated[int, msgspec.Meta(ge=60)] = 3600  # then it is refreshed
+    refresh_token_seconds: Annotated[int, msgspec.Meta(ge=60)] = 30 * 86_400  # since it was used
+    storefront_url: str | None = None  # whose pages the mails link to; None: `public_url`
+    oidc_issuer: str | None = None  # OpenID Connect; None: no login with another provider
+    oidc_client_id: str | None = None
+    oidc_client_secret: str | None = None
+    oidc_name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,32}\Z")] = "oidc"  # in paths
+    mail_url: str | None = None  # smtp[s]://user:pass@host:port; None: printed, for demos
+    mail_from: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]*[!-?A-~]@[!-?A-~]+\Z")] = (
+        "Doorbuster <no-reply@localhost>"
+    )
+
     # Admission: who may come in, how fast.
     limit: LimitKind = LimitKind.ADAPTIVE  # of requests in work; fixed: always `in_flight_max`
     in_flight_min: Positive = 64  # the adaptive limit's floor, per process
@@ -142,9 +155,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def masked(self) -> dict[str, object]:
         """The settings as they may be shown: secrets and passwords hidden."""
         shown = msgspec.structs.asdict(self)
-        for name in ("secret", "sandbox_secret", "captcha_secret", "carrier_secret"):
+        for name in (
+            "secret",
+            "sandbox_secret",
+            "captcha_secret",
+            "carrier_secret",
+            "oidc_client_secret",
+        ):
             shown[name] = "***" if shown[name] else None
-        for name in ("redis_url", "postgres_url"):
+        for name in ("redis_url", "postgres_url", "mail_url"):
             shown[name] = mask_url(shown[name])
         return shown
 
@@ -179,6 +198,9 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         _check_networks(name, checked, problems)
     for name in ("risk_url", "captcha_url", "carrier_url"):
         _check_url(name, checked, ("http://", "https://"), problems)
+    for name in ("oidc_issuer", "storefront_url"):
+        _check_url(name, checked, ("http://", "https://"), problems)
+    _check_url("mail_url", checked, ("smtp://", "smtps://"), problems)
     _check_url("redis_url", checked, ("redis://", "rediss://", "unix://"), problems)
     _check_url("postgres_url", checked, ("postgres://", "postgresql://"), problems)
     if problems:

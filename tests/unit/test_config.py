@@ -55,6 +55,13 @@ WRONG = {
     "DOORBUSTER_ANONYMOUS_PER_SECOND": "0",
     "DOORBUSTER_ANONYMOUS_BURST": "-1",
     "DOORBUSTER_PASSWORD_THREADS": "0",
+    "DOORBUSTER_ACCESS_TOKEN_SECONDS": "59",
+    "DOORBUSTER_REFRESH_TOKEN_SECONDS": "soon",
+    "DOORBUSTER_STOREFRONT_URL": "shop.example",
+    "DOORBUSTER_OIDC_ISSUER": "ftp://login.example",
+    "DOORBUSTER_OIDC_NAME": "Your Login",
+    "DOORBUSTER_MAIL_URL": "imap://shop:sesame@mail.example",
+    "DOORBUSTER_MAIL_FROM": "shop@example.com\nBcc: all@example.com",
     "DOORBUSTER_BATCH_MAX": "513",
     "DOORBUSTER_RESERVE_QUEUE_MAX": "0",
     "DOORBUSTER_REDIS_TIMEOUT_SECONDS": "soon",
@@ -73,7 +80,7 @@ WRONG = {
 }
 # Any text will do for these.
 FREE = {"data_dir", "host", "public_url", "worker_name", "sandbox_url"}
-FREE |= {"clients_file", "captcha_secret"}
+FREE |= {"clients_file", "captcha_secret", "oidc_client_id", "oidc_client_secret"}
 FREE |= {"seller_name", "seller_address", "seller_tax_id"}
 
 
