@@ -1,0 +1,1 @@
+"""Search over the catalogue: words, index, queries, facets, suggestions."""

@@ -1,0 +1,29 @@
+-- Writes products' rows of the index: $1 ids, $2 heads, $3 brand, $4 names, $5 the rest (texts to
+-- stem), $6 and $7 the vectors of Han words. All else comes from the catalogue as it is now.
+INSERT INTO product_search AS old
+    (product_id, path, brand, prices, in_stock, created_at, title, words)
+SELECT products.product_id, categories.path, products.brand,
+       (SELECT coalesce(jsonb_object_agg(trim(least.currency), least.amount), '{}')
+        FROM (SELECT currency, min(amount_minor) AS amount
+              FROM skus JOIN sku_prices USING (sku)
+              WHERE skus.product_id = products.product_id AND skus.active
+              GROUP BY currency) AS least),
+       EXISTS (SELECT FROM skus JOIN sale_items
+                   ON sale_items.sale_id = 'shop' AND sale_items.sku = skus.sku
+               WHERE skus.product_id = products.product_id AND skus.active
+                 AND sale_items.stocked > sale_items.ordered),
+       products.created_at,
+       made.title,
+       made.title || setweight(to_tsvector('english', made.rest), 'D') || made.han_words::tsvector
+FROM (SELECT product_id, rest, han_words,
+             setweight(to_tsvector('english', heads), 'A')
+             || setweight(to_tsvector('english', brand), 'B')
+             || setweight(to_tsvector('english', names), 'C') || han_title::tsvector AS title
+      FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+           AS given (product_id, heads, brand, names, rest, han_title, han_words)) AS made
+JOIN products USING (product_id) JOIN categories USING (category_id)
+ORDER BY products.product_id
+ON CONFLICT (product_id) DO UPDATE SET
+    path = excluded.path, brand = excluded.brand, prices = excluded.prices,
+    in_stock = excluded.in_stock, created_at = excluded.created_at,
+    title = excluded.title, words = excluded.words
