@@ -52,7 +52,6 @@ CREATE TABLE shipments (
                         'delivered', 'refused', 'cancelled')),
     cancel_wanted   boolean NOT NULL DEFAULT false,      -- the order was refunded meanwhile
     tracking_number text,
-    label_url       text,
     detail          text,                                -- why it was refused, or could not be cancelled
     requested_by    text NOT NULL,
     attempts        integer NOT NULL DEFAULT 0,

@@ -1,0 +1,20 @@
+"""The carriers that the settings configure, by the name that they have in paths and tables."""
+
+from api.carriers.client import SandboxCarrier
+from api.carriers.protocol import Carrier
+from api.payments.providers import NoHttp
+from engine.clock import Clock
+from engine.config import Settings
+from engine.payment.http import HttpClient
+
+
+def make_carriers(settings: Settings, http: HttpClient, clock: Clock) -> dict[str, Carrier]:
+    if settings.carrier_url is None or settings.carrier_secret is None:
+        return {}
+    sandbox = SandboxCarrier(http, settings.carrier_url, settings.carrier_secret, clock)
+    return {sandbox.name: sandbox}
+
+
+def known_carriers(settings: Settings, clock: Clock) -> dict[str, Carrier]:
+    """As the front needs them: to verify what they tell and to know their names. It calls none."""
+    return make_carriers(settings, NoHttp(), clock)
