@@ -137,6 +137,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pay_concurrency_max: Positive = 32
     postgres_pool_max: Positive = 8  # connections per process
 
+    # Cart and checkout.
+    checkout_seconds: Positive = 900  # to pay for ordinary stock in; a sale says it itself
+    cart_days: Positive = 30  # a guest's cart is kept since its last change
+
     # Payment.
     sandbox_url: str | None = None
     sandbox_secret: str | None = None  # signs sandbox webhooks

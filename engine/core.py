@@ -25,6 +25,7 @@ from engine.inventory.memory import StockMemory
 from engine.orders import OrderService
 from engine.payment.service import PaymentService
 from engine.sales import LiveStock, SaleControl, SaleDirectory
+from engine.shelf import Shelf
 from engine.store.database import Pool, open_pool
 from ext import Meter
 
@@ -43,6 +44,7 @@ class Engine:
     directory: SaleDirectory
     live_stock: LiveStock
     sales: SaleControl
+    shelf: Shelf
     orders: OrderService
     payments: PaymentService
     meter: Meter  # that `pulse` keeps at this process's share of the pace
@@ -94,6 +96,7 @@ class Engine:
             directory=directory,
             live_stock=LiveStock(inventory, clock),
             sales=SaleControl(pool, inventory, clock),
+            shelf=Shelf(pool, clock, checkout_seconds=settings.checkout_seconds),
             orders=OrderService(pool, inventory, directory, clock),
             payments=PaymentService(pool, ids),
             meter=meter,

@@ -10,7 +10,7 @@ import asyncpg
 from engine.clock import Clock
 from engine.errors import Conflict, Unavailable, UnknownReservation, UnknownSale
 from engine.inventory import Inventory
-from engine.model import OrderStatus, Reservation, ReservationState, items_from_text
+from engine.model import SHOP, OrderStatus, Reservation, ReservationState, items_from_text
 from engine.sales import Sale, SaleDirectory
 from engine.store.database import Pool, postgres_errors
 from engine.store.resolutions import CANCEL, OrderKey, add_cancelled, find_order, resolve
@@ -65,6 +65,8 @@ class OrderService:
 
     async def _cancel_undrained(self, key: OrderKey, user_id: str, reason: str) -> bool:
         """Stores the order as cancelled before the drainer does; False if the drainer was first."""
+        if key.sale_id == SHOP:  # Whose orders are made in Postgres.
+            raise UnknownReservation("There is no such order.")
         reservation = await self._inventory.reservation(key.sale_id, user_id, key.reservation_id)
         if reservation is None:
             raise UnknownReservation("There is no such reservation.")
@@ -88,6 +90,8 @@ class OrderService:
 
     async def _release(self, key: OrderKey, user_id: str) -> None:
         """At once, as a kindness to the next buyer; the outbox is what guarantees it."""
+        if key.sale_id == SHOP:  # Whose units are back already.
+            return
         with suppress(Unavailable, UnknownSale):
             sale = await self._sale(key.sale_id)
             await self._inventory.release(sale.ref, [(user_id, key.reservation_id, "released")])

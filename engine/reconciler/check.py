@@ -11,11 +11,13 @@ from typing import Final
 
 from engine.clock import Clock
 from engine.core import Engine
+from engine.model import SHOP
 from engine.progress import Progress, silent
 from engine.reconciler.counters import check_counters, compare_counters
 from engine.reconciler.finding import Evidence, Finding
 from engine.reconciler.queues import check_money, check_queues
 from engine.reconciler.records import RecordCheck
+from engine.reconciler.shop import check_shop
 from engine.sales import Sale
 from engine.store.database import Connection, connect, postgres_errors
 from engine.store.evidence import make_room
@@ -49,13 +51,13 @@ async def check(
     *,
     settle_seconds: float = SETTLE_SECONDS,
 ) -> list[Finding]:
-    """One finding per invariant, over the given sales or all. Changes nothing.
+    """One finding per invariant, over the given sales or all and the shop. Changes nothing.
 
     Memory stays bounded: what has to be compared is joined in temporary tables of Postgres. Raises
     UnknownSale, RedisUnavailable or StoreUnavailable.
     """
     if sale_ids is None:
-        sale_ids = [sale.sale_id for sale in await engine.sales.standings()]
+        sale_ids = [*(sale.sale_id for sale in await engine.sales.standings()), SHOP]
     assert engine.settings.postgres_url is not None
     connection = await connect(engine.settings.postgres_url)
     try:
@@ -65,7 +67,10 @@ async def check(
             checking = _Check(engine, connection, patience, progress)
             for number, sale_id in enumerate(sale_ids):
                 progress("sales", number, len(sale_ids))
-                await checking.sale(await engine.sales.get(sale_id))
+                if sale_id == SHOP:
+                    await checking.shop()
+                else:
+                    await checking.sale(await engine.sales.get(sale_id))
             await checking.whole(sale_ids)
     finally:
         await connection.close()
@@ -94,6 +99,10 @@ class _Check:
         await self._settle(lambda: compare_counters(self._engine, self._connection, sale.sale_id))
         records = RecordCheck(self._engine, self._connection, sale, self._progress)
         self.evidence.add(await records.run(self._patience.wait))
+
+    async def shop(self) -> None:
+        """What is sold outside of sales."""
+        await self._settle(lambda: check_shop(self._connection))
 
     async def whole(self, sale_ids: Sequence[str]) -> None:
         """What the sales share."""

@@ -20,11 +20,11 @@ from engine.store.evidence import (
 from engine.store.rebuilding import fetch_counters
 
 
-async def check_counters(connection: Connection, sale: Sale) -> Evidence:
-    """Invariants 1, 4 and 11 within Postgres: each from one snapshot, so no motion disturbs them."""
+async def check_units(connection: Connection, sale_id: str) -> Evidence:
+    """Invariants 1 and 11 within Postgres, of a sale or of the shop: of one snapshot."""
     evidence = Evidence()
-    for row in await counted_units(connection, sale.sale_id):
-        at = f"{sale.sale_id}/{row['sku']}"
+    for row in await counted_units(connection, sale_id):
+        at = f"{sale_id}/{row['sku']}"
         evidence.count(1, "SKUs", 1)
         evidence.count(1, "units stocked", row["stocked"])
         evidence.count(1, "ordered", row["ordered"])
@@ -39,6 +39,12 @@ async def check_counters(connection: Connection, sale: Sale) -> Evidence:
                 evidence.blame(
                     11, f"{at}: {counter} is {row[counter]}, its lines {row[f'{counter}_lines']}"
                 )
+    return evidence
+
+
+async def check_counters(connection: Connection, sale: Sale) -> Evidence:
+    """Invariants 1, 4 and 11 within Postgres: each from one snapshot, so no motion disturbs them."""
+    evidence = await check_units(connection, sale.sale_id)
     for guard, in_force in (await guards_in_force(connection)).items():
         if not in_force:
             evidence.blame(11, f"the guard {guard} is not in force")

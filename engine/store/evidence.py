@@ -57,6 +57,30 @@ async def counted_units(connection: Connection, sale_id: str) -> list[Row]:
     return rows
 
 
+async def checkout_figures(connection: Connection, seconds_max: float) -> Row:
+    """Of the carts that were to become orders: under_way, stuck there for longer than `seconds_max`,
+    orderless (taken for placed, in the shop, without an order), mispriced (paid at other terms).
+    """
+    row: Row = await connection.fetchrow(
+        """
+        SELECT count(*) AS under_way,
+               count(*) FILTER (WHERE created_at < now() - make_interval(secs => $1)) AS stuck,
+               (SELECT count(*) FROM checkouts placed
+                WHERE state = 'placed' AND sale_id = 'shop' AND NOT EXISTS (
+                    SELECT FROM orders WHERE orders.sale_id = placed.sale_id
+                      AND orders.reservation_id = placed.reservation_id)) AS orderless,
+               (SELECT count(*) FROM checkouts placed JOIN orders USING (sale_id, reservation_id)
+                WHERE state = 'placed' AND status IN ('paid', 'shipped', 'delivered')
+                  AND (placed.amount_minor, placed.currency)
+                      <> (orders.amount_minor, orders.currency)) AS mispriced
+        FROM checkouts WHERE state = 'started'
+        """,
+        seconds_max,
+        timeout=SECONDS_MAX,
+    )
+    return row
+
+
 async def guards_in_force(connection: Connection) -> dict[str, bool]:
     """Whether the triggers that refuse to rewrite history are there and enabled."""
     rows = await connection.fetch(
