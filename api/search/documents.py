@@ -3,11 +3,11 @@
 Pure. Leaves storing to `index`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from api.search.lexemes import vector_text
-from api.search.words import Cut, cut_coarse, cut_name, cut_text, fold, gaps_of, pairs_of, runs_of
+from api.search.words import Cut, cut_coarse, cut_name, cut_text, fold, gaps_of, han_runs, pairs_of
 
 TEXTS_MAX: Final = 200  # Of options and attributes: nobody reads more.
 WORD_LENGTH_MIN, WORD_LENGTH_MAX = 2, 24  # Of one that a typing error may have meant.
@@ -70,8 +70,8 @@ def document_of(source: Source) -> Document:
 
 
 def merged(cuts: Iterable[Cut]) -> Cut:
-    all_of = list(cuts)
-    return Cut(*([word for cut in all_of for word in cut[field]] for field in range(4)))
+    every = list(cuts)
+    return Cut(*(tuple(word for cut in every for word in cut[field]) for field in range(4)))
 
 
 def own_names(source: Source) -> Iterable[str]:
@@ -88,7 +88,7 @@ def words_of(source: Source) -> dict[str, int]:
         (3, [word for cut in cuts for word in (*cut.han_heads, *cut.other_heads)]),
         (2, [*brand.han, *brand.other]),
         (1, [word for cut in cuts for word in cut.other]),
-        (1, [word for name in named for run in runs_of(name).han for word in cut_coarse(run)]),
+        (1, [word for name in named for run in han_runs(fold(name)) for word in cut_coarse(run)]),
     ):
         for word in words:
             if WORD_LENGTH_MIN <= len(word) <= WORD_LENGTH_MAX and word.isalpha():
@@ -109,12 +109,12 @@ def phrases_of(source: Source) -> Iterator[Phrase]:
 
 def gaps_text(word: str) -> str:
     """The gaps of a Han word, by spaces; none of others, which trigrams find."""
-    return " ".join(gaps_of(word)) if runs_of(word).han else ""
+    return " ".join(gaps_of(word)) if han_runs(word) else ""
 
 
 def _pairs(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
-        for run in runs_of(text).han:
+        for run in han_runs(fold(text)):
             yield from pairs_of(run)
 
 
@@ -138,5 +138,5 @@ def _texts(values: Iterable[Any]) -> list[str]:
     return found
 
 
-def _line(words: list[str], *, once: bool = True) -> str:
+def _line(words: Sequence[str], *, once: bool = True) -> str:
     return " ".join(dict.fromkeys(words) if once else words)

@@ -6,14 +6,21 @@ Documents and queries go through the same functions. Stemming is left to Postgre
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import rjieba
 
 TEXT_LENGTH_MAX: Final = 4000  # Of one text: a description longer than that says nothing new.
+CUTS_MAX: Final = (
+    8192  # Texts remembered: names of categories, brands, colours come again and again.
+)
+HEAD_LENGTH_MAX: Final = 4  # Characters of a Han run that is likely one thing.
 
 _HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
-_RUN: Final = re.compile(rf"[{_HAN}]+|[^\W_{_HAN}]+")
+_HAN_RUN: Final = re.compile(f"[{_HAN}]+")
+_OTHER_RUN: Final = re.compile(rf"[^\W_{_HAN}]+")
 _CLAUSE: Final = re.compile(r"[,;:/|()\[\]（），；：【】、·—–]| - ")
 # After one of these it is said what the thing is for, not what it is.
 _BEFORE: Final = frozenset({"for", "with", "in", "of", "and", "by", "on", "from", "to"})
@@ -21,20 +28,13 @@ _BEFORE: Final = frozenset({"for", "with", "in", "of", "and", "by", "on", "from"
 _PARTICLES: Final = frozenset("的了和与及或在是也为之而着")
 
 
-class Runs(NamedTuple):
-    """A text's unbroken runs, in lower case: of Han characters, and words of any other script."""
-
-    han: list[str]
-    other: list[str]
-
-
 class Cut(NamedTuple):
     """A text's words by script; heads are those that say what the thing is."""
 
-    han: list[str]
-    other: list[str]
-    han_heads: list[str]
-    other_heads: list[str]
+    han: tuple[str, ...]
+    other: tuple[str, ...]
+    han_heads: tuple[str, ...] = ()
+    other_heads: tuple[str, ...] = ()
 
 
 def fold(text: str) -> str:
@@ -42,16 +42,14 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFKC", text[:TEXT_LENGTH_MAX]).lower()
 
 
-def runs_of(text: str) -> Runs:
-    """The runs of a text, in its order."""
-    found: Runs = Runs([], [])
-    for run in _RUN.findall(fold(text)):
-        (found.han if is_han(run) else found.other).append(run)
-    return found
+def han_runs(folded: str) -> list[str]:
+    """Unbroken runs of Han characters."""
+    return _HAN_RUN.findall(folded)
 
 
-def is_han(run: str) -> bool:
-    return re.match(f"[{_HAN}]", run) is not None
+def other_words(folded: str) -> list[str]:
+    """Words of any other script: letters and digits."""
+    return _OTHER_RUN.findall(folded)
 
 
 def cut_coarse(run: str) -> list[str]:
@@ -66,7 +64,7 @@ def cut_fine(run: str) -> list[str]:
 
 def pairs_of(run: str) -> Iterator[str]:
     """Each two neighbours of a Han run: they are there however the words are cut."""
-    return map("".join, zip(run, run[1:], strict=False))
+    return map("".join, pairwise(run))
 
 
 def gaps_of(word: str) -> list[str]:
@@ -74,26 +72,29 @@ def gaps_of(word: str) -> list[str]:
     return [f"{word[:at]}_{word[at + 1 :]}" for at in range(len(word))] if len(word) > 1 else []
 
 
+@lru_cache(maxsize=CUTS_MAX)
 def cut_text(text: str) -> Cut:
     """All words of a text that describes; heads are not looked for."""
-    runs = runs_of(text)
-    return Cut([word for run in runs.han for word in cut_fine(run)], runs.other, [], [])
+    folded = fold(text)
+    return Cut(
+        tuple(word for run in han_runs(folded) for word in cut_fine(run)),
+        tuple(other_words(folded)),
+    )
 
 
+@lru_cache(maxsize=CUTS_MAX)
 def cut_name(name: str) -> Cut:
     """The words of a name. Its heads are the last word of each Han run, and of each clause else."""
-    words = cut_text(name)
-    for clause in _CLAUSE.split(fold(name)):
-        runs = runs_of(clause)
-        words.han_heads.extend(head for run in runs.han for head in _han_heads(run))
-        words.other_heads.extend(_other_head(runs.other))
-    return words
+    folded = fold(name)
+    heads = [head for run in han_runs(folded) for head in _han_heads(run)]
+    others = [head for part in _CLAUSE.split(folded) for head in _other_head(other_words(part))]
+    return cut_text(name)._replace(han_heads=tuple(heads), other_heads=tuple(others))
 
 
 def _han_heads(run: str) -> Iterable[str]:
     """手机 of 小米手机; of 手机壳 its 壳, and all of it, being short."""
     last = cut_coarse(run)[-1:]
-    return {*last, run} if len(run) <= 4 else last
+    return {*last, run} if len(run) <= HEAD_LENGTH_MAX else last
 
 
 def _other_head(words: list[str]) -> list[str]:

@@ -1,7 +1,8 @@
 -- What is searched: one row per active product, and the words in it. See api/search/.
 CREATE EXTENSION IF NOT EXISTS pg_trgm;                  -- trusted: no superuser needed
 
--- The long column is kept out of line, so that thousands of matches are looked at on few pages.
+-- `words` is kept out of line, so that thousands of matches are looked at on few pages. Postgres
+-- considers that for rows of 2 kB and more only: `pad` makes them so long, and is packed to 40 bytes.
 CREATE TABLE product_search (
     product_id text COLLATE "C" PRIMARY KEY REFERENCES products ON DELETE CASCADE,
     path       text[] NOT NULL,                          -- of its category, from the root
@@ -11,8 +12,9 @@ CREATE TABLE product_search (
     rating     real NOT NULL DEFAULT 0,                  -- 0: nobody has rated it
     created_at timestamptz NOT NULL,
     title      tsvector NOT NULL,                        -- A what it is, B brand, C the rest of the names
-    words      tsvector NOT NULL                         -- all of it, and pairs of Han characters
-) WITH (fillfactor = 80, toast_tuple_target = 512);
+    words      tsvector NOT NULL,                        -- all of it, and pairs of Han characters
+    pad        text NOT NULL DEFAULT repeat(' ', 2000)
+) WITH (fillfactor = 90, toast_tuple_target = 512);
 ALTER TABLE product_search ALTER title SET STORAGE MAIN, ALTER words SET STORAGE EXTERNAL;
 -- Without a list of pending entries: every search would read it.
 CREATE INDEX product_search_words ON product_search USING gin (words) WITH (fastupdate = off);
