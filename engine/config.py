@@ -44,6 +44,13 @@ class LimitKind(StrEnum):
     FIXED = "fixed"
 
 
+class StripeCapture(StrEnum):
+    """Whether a card is charged at once, or first authorized and charged when the order is told."""
+
+    AUTOMATIC = "automatic"
+    MANUAL = "manual"
+
+
 class ForwardedHeader(StrEnum):
     """The header in which trusted proxies say whom they speak for."""
 
@@ -144,6 +151,28 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Payment.
     sandbox_url: str | None = None
     sandbox_secret: str | None = None  # signs sandbox webhooks
+    # Keys are PEM text, bare base64, or the path of a file. None of a provider's: it is not offered.
+    alipay_url: str | None = None  # None: Alipay's own gateway
+    alipay_app_id: str | None = None
+    alipay_seller_id: str | None = None  # 2088…
+    alipay_private_key: str | None = None  # the application's
+    alipay_public_key: str | None = None  # Alipay's
+    wechatpay_url: str | None = None  # None: WeChat Pay's own
+    wechatpay_app_id: str | None = None
+    wechatpay_mch_id: str | None = None
+    wechatpay_serial: str | None = None  # of the merchant's certificate
+    wechatpay_private_key: str | None = None  # the merchant's
+    wechatpay_api_v3_secret: Annotated[str, msgspec.Meta(min_length=32, max_length=32)] | None = (
+        None  # AES-256
+    )
+    stripe_url: str | None = None  # None: Stripe's own
+    stripe_secret_key: str | None = None
+    stripe_publishable_key: str | None = None  # shown to buyers' browsers
+    stripe_webhook_secrets: str | None = None  # by commas, while one replaces another
+    stripe_capture: StripeCapture = StripeCapture.AUTOMATIC
+    reconcile_at: Annotated[int, msgspec.Meta(ge=0, le=23)] = (
+        11  # the provider's hour; the bills of a day are out by 10 on the next
+    )
 
     # Shipping, returns, invoices.
     carrier_url: str | None = None  # of the sandbox carrier
@@ -156,12 +185,20 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seller_address: str = ""
     seller_tax_id: str = ""
 
+    # Reviews.
+    reviews_moderated: bool = False  # true: none is shown before somebody looked at it
+
     def masked(self) -> dict[str, object]:
         """The settings as they may be shown: secrets and passwords hidden."""
         shown = msgspec.structs.asdict(self)
         for name in (
             "secret",
             "sandbox_secret",
+            "alipay_private_key",
+            "wechatpay_private_key",
+            "wechatpay_api_v3_secret",
+            "stripe_secret_key",
+            "stripe_webhook_secrets",
             "captcha_secret",
             "carrier_secret",
             "oidc_client_secret",
@@ -200,7 +237,14 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     )
     for name in ("trusted_proxies", "unthrottled_networks"):
         _check_networks(name, checked, problems)
-    for name in ("risk_url", "captcha_url", "carrier_url"):
+    for name in (
+        "risk_url",
+        "captcha_url",
+        "alipay_url",
+        "wechatpay_url",
+        "stripe_url",
+        "carrier_url",
+    ):
         _check_url(name, checked, ("http://", "https://"), problems)
     for name in ("oidc_issuer", "storefront_url"):
         _check_url(name, checked, ("http://", "https://"), problems)

@@ -55,6 +55,7 @@ WRONG = {
     "DOORBUSTER_ANONYMOUS_PER_SECOND": "0",
     "DOORBUSTER_ANONYMOUS_BURST": "-1",
     "DOORBUSTER_PASSWORD_THREADS": "0",
+    "DOORBUSTER_REVIEWS_MODERATED": "perhaps",
     "DOORBUSTER_ACCESS_TOKEN_SECONDS": "59",
     "DOORBUSTER_REFRESH_TOKEN_SECONDS": "soon",
     "DOORBUSTER_STOREFRONT_URL": "shop.example",
@@ -75,6 +76,12 @@ WRONG = {
     "DOORBUSTER_CHECKOUT_SECONDS": "0",
     "DOORBUSTER_CART_DAYS": "-1",
     "DOORBUSTER_SANDBOX_SECRET": "short-sesame",
+    "DOORBUSTER_ALIPAY_URL": "openapi.alipay.com",
+    "DOORBUSTER_WECHATPAY_URL": "wechat",
+    "DOORBUSTER_WECHATPAY_API_V3_SECRET": "short-sesame",
+    "DOORBUSTER_STRIPE_URL": "ftp://stripe",
+    "DOORBUSTER_STRIPE_CAPTURE": "later",
+    "DOORBUSTER_RECONCILE_AT": "24",
     "DOORBUSTER_CARRIER_URL": "carrier",
     "DOORBUSTER_CARRIER_SECRET": "short-sesame",
     "DOORBUSTER_CARRIER_STEP_SECONDS": "0",
@@ -83,6 +90,9 @@ WRONG = {
 # Any text will do for these.
 FREE = {"data_dir", "host", "public_url", "worker_name", "sandbox_url"}
 FREE |= {"clients_file", "captcha_secret", "oidc_client_id", "oidc_client_secret"}
+FREE |= {f"alipay_{name}" for name in ("app_id", "seller_id", "private_key", "public_key")}
+FREE |= {f"wechatpay_{name}" for name in ("app_id", "mch_id", "serial", "private_key")}
+FREE |= {f"stripe_{name}" for name in ("secret_key", "publishable_key", "webhook_secrets")}
 FREE |= {"seller_name", "seller_address", "seller_tax_id"}
 
 
@@ -109,6 +119,11 @@ def test_settings_are_shown_without_secrets_and_passwords() -> None:
         secret=SECRET + "sesame",
         sandbox_secret=SECRET + "sesame",
         carrier_secret=SECRET + "sesame",
+        alipay_private_key="sesame",
+        wechatpay_private_key="sesame",
+        wechatpay_api_v3_secret="sesame",
+        stripe_secret_key="sesame",
+        stripe_webhook_secrets="sesame",
         redis_url="redis://:sesame@localhost/0",
         postgres_url="postgresql://shop:sesame@localhost/shop",
     )
