@@ -1,11 +1,12 @@
 """The carriers that the settings configure, by the name that they have in paths and tables."""
 
+from collections.abc import Mapping
+
 from api.carriers.client import SandboxCarrier
 from api.carriers.protocol import Carrier
-from api.payments.providers import NoHttp
 from engine.clock import Clock
 from engine.config import Settings
-from engine.payment.http import HttpClient
+from engine.payment.http import HttpClient, HttpReply
 
 
 def make_carriers(settings: Settings, http: HttpClient, clock: Clock) -> dict[str, Carrier]:
@@ -13,6 +14,21 @@ def make_carriers(settings: Settings, http: HttpClient, clock: Clock) -> dict[st
         return {}
     sandbox = SandboxCarrier(http, settings.carrier_url, settings.carrier_secret, clock)
     return {sandbox.name: sandbox}
+
+
+class NoHttp:
+    """The front never calls a carrier; the worker does."""
+
+    async def post(
+        self,
+        url: str,
+        body: bytes,  # noqa: ARG002
+        headers: Mapping[str, str],  # noqa: ARG002
+    ) -> HttpReply:
+        raise AssertionError(f"the front called {url}")
+
+    async def get(self, url: str, headers: Mapping[str, str]) -> HttpReply:  # noqa: ARG002
+        raise AssertionError(f"the front called {url}")
 
 
 def known_carriers(settings: Settings, clock: Clock) -> dict[str, Carrier]:
