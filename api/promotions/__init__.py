@@ -1,0 +1,1 @@
+"""Promotions and coupons: what operators offer, what buyers redeem. api/pricing does the arithmetic."""
