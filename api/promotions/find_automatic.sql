@@ -9,7 +9,7 @@ LEFT JOIN promotion_uses uses
 WHERE active AND NOT by_code AND valid_from <= $3 AND (valid_until IS NULL OR $3 < valid_until)
   AND terms -> 'currencies' ? $2
   AND (counts.uses_max IS NULL OR counts.used < counts.uses_max)
-  AND (per_user_max IS NULL OR coalesce(uses.used, 0) < per_user_max)
+  AND (promotions.per_user_max IS NULL OR coalesce(uses.used, 0) < promotions.per_user_max)
   AND NOT (new_buyers_only AND EXISTS (
       SELECT FROM orders WHERE orders.user_id = $1 AND status NOT IN ('cancelled', 'expired')))
 ORDER BY priority, promotions.promotion_id LIMIT $4
