@@ -61,6 +61,15 @@ class Code(StrEnum):
     NOT_INVOICEABLE = "not_invoiceable"
     TOO_MANY_PAYMENTS = "too_many_payments"
     SALE_CLOSED = "sale_closed"
+    NOT_BOUGHT = "not_bought"
+    REVIEWED_ALREADY = "reviewed_already"
+    COUPON_UNKNOWN = "coupon_unknown"
+    COUPON_EXPIRED = "coupon_expired"
+    COUPON_EXHAUSTED = "coupon_exhausted"
+    COUPON_USED = "coupon_used"
+    COUPON_NOT_APPLICABLE = "coupon_not_applicable"
+    CODE_TAKEN = "code_taken"
+    POINTS_SHORT = "points_short"
     CONFLICT = "conflict"
     TOO_MANY_ADDRESSES = "too_many_addresses"
     SALE_ENDED = "sale_ended"
@@ -113,6 +122,15 @@ _MEANINGS: Final[dict[Code, _Meaning]] = {
     Code.NOT_INVOICEABLE: _Meaning(409, "The order has no invoice"),
     Code.TOO_MANY_PAYMENTS: _Meaning(409, "The order has too many payments already"),
     Code.SALE_CLOSED: _Meaning(409, "The sale is closed; open it first"),
+    Code.NOT_BOUGHT: _Meaning(403, "Only buyers of this SKU may review it"),
+    Code.REVIEWED_ALREADY: _Meaning(409, "There is a review of this SKU by this buyer already"),
+    Code.COUPON_UNKNOWN: _Meaning(404, "There is no such coupon"),
+    Code.COUPON_EXPIRED: _Meaning(409, "The coupon is not valid any more"),
+    Code.COUPON_EXHAUSTED: _Meaning(409, "Others have redeemed all there were"),
+    Code.COUPON_USED: _Meaning(409, "The coupon was used already"),
+    Code.COUPON_NOT_APPLICABLE: _Meaning(409, "The coupon is not for this"),
+    Code.CODE_TAKEN: _Meaning(409, "There is a coupon of this code already"),
+    Code.POINTS_SHORT: _Meaning(409, "There are not so many points"),
     Code.CONFLICT: _Meaning(409, "The present state does not allow it"),
     Code.TOO_MANY_ADDRESSES: _Meaning(409, "There are too many addresses already"),
     Code.LINK_INVALID: _Meaning(410, "The link was used, or has expired"),
