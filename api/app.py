@@ -6,6 +6,7 @@ from aiohttp import web
 
 from api.admin import handlers as admin
 from api.front import Front
+from api.openapi.handlers import Contract
 from api.operations import handlers as operations
 from api.orders import handlers as orders
 from api.payments import handlers as payments
@@ -21,6 +22,7 @@ from engine.core import Engine
 
 FRONT: Final = web.AppKey("front", Front)
 ENTRANCE: Final = web.AppKey("entrance", Entrance)
+CONTRACT: Final = web.AppKey("contract", Contract)
 
 ROUTES: Final[tuple[Route, ...]] = (
     *users.ROUTES,
@@ -43,7 +45,9 @@ def make_app(engine: Engine) -> web.Application:
     )
     app[FRONT] = front
     entrance = app[ENTRANCE] = Entrance.of(engine)
-    add_routes(app, front, (*ROUTES, *entrance.routes))
+    routes = (*ROUTES, *entrance.routes)
+    contract = app[CONTRACT] = Contract(routes, engine.settings.public_url)
+    add_routes(app, front, (*routes, *contract.routes))
     app.on_cleanup.append(_close)
     return app
 

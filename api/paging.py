@@ -1,7 +1,7 @@
 """Pages through lists by key: a page names where the next one begins."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -13,6 +13,13 @@ PAGE_MAX: Final = 200
 CURSOR_LENGTH_MAX: Final = 512
 
 Key = TypeVar("Key")
+
+
+class PageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a list is asked with, as the contract tells it."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
+    after: Annotated[str, msgspec.Meta(max_length=CURSOR_LENGTH_MAX)] | None = None
 
 
 def page_size(request: web.Request) -> int:

@@ -12,6 +12,11 @@ _WORD: Final = re.compile(r"[!-~]{1,128}")
 _SALE: Final = "sale"
 
 
+def part_pattern(name: str) -> str:
+    """What the part of this name looks like, as a regular expression."""
+    return SALE_ID.pattern if name == _SALE else _WORD.pattern
+
+
 def check_path(parts: Mapping[str, str]) -> None:
     """Lets the named parts of a path through, or raises Refusal: 404."""
     for name, text in parts.items():

@@ -1,6 +1,6 @@
 """Reads query strings: typed, bounded, every complaint with the name of its parameter."""
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -9,6 +9,8 @@ from api.bodies import field_error
 from api.problems import Code, FieldError, Refusal, invalid
 
 Query = TypeVar("Query")
+
+_LISTS: Final = (msgspec.inspect.ListType, msgspec.inspect.VarTupleType)
 
 
 def read_query(request: web.BaseRequest, kind: type[Query]) -> Query:
@@ -33,6 +35,6 @@ def read_query(request: web.BaseRequest, kind: type[Query]) -> Query:
 
 
 def _is_list(kind: object) -> bool:
-    return isinstance(
-        msgspec.inspect.type_info(kind), msgspec.inspect.ListType | msgspec.inspect.VarTupleType
-    )
+    info = msgspec.inspect.type_info(kind)
+    kinds = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    return any(isinstance(each, _LISTS) for each in kinds)

@@ -5,9 +5,13 @@ The guard at the door, the OpenAPI document and the tests are made from it.
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from types import MappingProxyType
+from typing import Annotated, Any, Final, NamedTuple
+
+import msgspec
 
 from api.problems import Code
+from engine.model import IDEMPOTENCY_KEY_MAX
 
 
 class Access(StrEnum):
@@ -40,6 +44,7 @@ class Spec(NamedTuple):
     `answers` are the good ones, by status: a msgspec type, None for no body, or text for a body
     of that media type. `codes` are the refusals beside those that its access and `ALWAYS` bring.
     `query` is a msgspec Struct whose fields are the parameters, read by `api.queries.read_query`.
+    `tells` are headers of good answers, by status; a body of another media type than JSON is text.
     """
 
     tag: str
@@ -52,3 +57,12 @@ class Spec(NamedTuple):
     query: Any = None
     headers: tuple[Param, ...] = ()
     codes: tuple[Code, ...] = ()
+    tells: Mapping[int, tuple[Param, ...]] = MappingProxyType({})
+
+
+IDEMPOTENCY_KEY: Final = Param(
+    "Idempotency-Key",
+    "Names this wish: repeated with the same key, it is answered the same and done once.",
+    Annotated[str, msgspec.Meta(pattern=rf"^[ -~]{{1,{IDEMPOTENCY_KEY_MAX}}}$")],
+)
+LOCATION: Final = Param("Location", "Where to find what was made.", required=True)

@@ -10,7 +10,15 @@ from api.answers import Answer, personal
 from api.front import Front
 from api.paging import cursor, cursor_text, page_size
 from api.problems import Code, Refusal
-from engine.admission.access import PAGE_MAX, RULES_MAX, AccessControl, AccessRule, Verdict
+from engine.admission.access import (
+    PAGE_MAX,
+    REASON_CHARACTERS_MAX,
+    RULES_MAX,
+    AccessControl,
+    AccessRule,
+    Verdict,
+)
+from engine.model import SALE_ID
 
 RULES_SHOWN_MAX: Final = 100  # Beside a sale; the list has them all.
 SUBJECT_CHARACTERS_MAX: Final = 200
@@ -22,8 +30,8 @@ class RuleBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     subject: Annotated[str, msgspec.Meta(max_length=SUBJECT_CHARACTERS_MAX)]
     verdict: Verdict
-    sale_id: str | None = None
-    reason: str = ""
+    sale_id: Annotated[str, msgspec.Meta(pattern=rf"^(?:{SALE_ID.pattern})\Z")] | None = None
+    reason: Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX)] = ""
     expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
@@ -31,6 +39,13 @@ class PageEnd(msgspec.Struct, frozen=True, array_like=True):
     """The last rule of a page."""
 
     rule_id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class RulesPage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Newest first; `next` where there is more."""
+
+    rules: list[AccessRule]
+    next: str | None = None
 
 
 _decoder: Final = msgspec.json.Decoder(RuleBody)
@@ -44,10 +59,8 @@ async def list_rules(front: Front, request: web.Request, _actor: str) -> Answer:
     rules = await front.engine.access_control.list(
         before=end.rule_id if end else None, rows_max=size
     )
-    page: dict[str, object] = {"rules": rules}
-    if len(rules) == size:
-        page["next"] = cursor_text(PageEnd(rules[-1].rule_id))
-    return personal(page)
+    more = cursor_text(PageEnd(rules[-1].rule_id)) if len(rules) == size else None
+    return personal(RulesPage(rules, more))
 
 
 async def add_rule(front: Front, request: web.Request, actor: str) -> Answer:

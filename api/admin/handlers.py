@@ -7,20 +7,23 @@ from typing import Annotated, Final
 import msgspec
 from aiohttp import web
 
+from api.admin import specs
 from api.admin.access_rules import add_rule, list_rules, remove_rule
-from api.admin.admission import change_admission, show_admission
+from api.admin.admission import AdmissionBody, change_admission, show_admission
 from api.admin.audit import read_audit
+from api.admin.bodies import AuditPage
 from api.answers import Answer, personal
 from api.bodies import refuse_nul, require_json
 from api.front import Front
+from api.orders.store import PaymentBody
 from api.paging import cursor, cursor_text, page_size
 from api.paths import check_path
-from api.payments.handlers import refund
+from api.payments.handlers import RefundBody, refund
 from api.problems import Code, problem
 from api.reservations.decision import SkuText, check_key
 from api.routing import Handler, Route
-from api.sales.bodies import operator_sale_body
-from api.spec import Access
+from api.sales.bodies import OperatorSaleBody, OperatorSalesBody, operator_sale_body
+from api.spec import Access, Spec
 from engine.errors import RedisUnavailable, StaleEpoch
 from engine.launching import launch_sale
 from engine.model import UNITS_MAX
@@ -67,6 +70,17 @@ _open_decoder: Final = msgspec.json.Decoder(OpenBody)
 _extend_decoder: Final = msgspec.json.Decoder(ExtendBody)
 _restock_decoder: Final = msgspec.json.Decoder(RestockBody)
 
+_CHANGE_ADMISSION: Final = specs.change_admission(AdmissionBody)
+_REFUND: Final = Spec(
+    tag="Payments",
+    summary="Refund a payment, whoever made it",
+    description="202: the worker asks the provider. A body may name the amount, which is the whole.",
+    body=RefundBody,
+    body_required=False,
+    answers={202: PaymentBody},
+    codes=(Code.NOT_REFUNDABLE,),
+)
+
 
 async def create_sale(front: Front, request: web.Request, actor: str) -> Answer:
     body = await front.bodies.raw(request, DOCUMENT_BYTES_MAX)
@@ -84,7 +98,7 @@ async def create_sale(front: Front, request: web.Request, actor: str) -> Answer:
 
 async def list_sales(front: Front, _: web.Request, _actor: str) -> Answer:
     sales = await front.engine.sales.list()
-    return personal({"sales": [await _shown(front, sale) for sale in sales]})
+    return personal(OperatorSalesBody([await _shown(front, sale) for sale in sales]))
 
 
 async def show_sale(front: Front, request: web.Request, _actor: str) -> Answer:
@@ -146,10 +160,8 @@ async def show_audit(front: Front, request: web.Request, _actor: str) -> Answer:
     if sale_id is not None:
         check_path({"sale": sale_id})
     entries = await read_audit(front.engine.pool, sale_id, before, size)
-    page: dict[str, object] = {"entries": entries}
-    if len(entries) == size:
-        page["next"] = cursor_text(PageEnd(entries[-1].entry_id))
-    return personal(page)
+    more = cursor_text(PageEnd(entries[-1].entry_id)) if len(entries) == size else None
+    return personal(AuditPage(entries, more))
 
 
 async def _sale_without_body(front: Front, request: web.Request) -> str:
@@ -174,7 +186,7 @@ async def _changed(
     return personal(await _shown(front, sale), status, *headers)
 
 
-async def _shown(front: Front, sale: Sale) -> object:
+async def _shown(front: Front, sale: Sale) -> OperatorSaleBody:
     engine = front.engine
     try:
         # Not the buyers' copy: an operator looks for what was just changed.
@@ -191,26 +203,27 @@ def _with_actor(handler: OperatorHandler) -> Handler:
     return call
 
 
-def _route(method: str, path: str, handler: OperatorHandler) -> Route:
-    return Route(method, f"/v1/admin{path}", _with_actor(handler), access=Access.OPERATOR)
+def _route(method: str, path: str, handler: OperatorHandler, spec: Spec) -> Route:
+    call = _with_actor(handler)
+    return Route(method, f"/v1/admin{path}", call, access=Access.OPERATOR, spec=spec)
 
 
 ROUTES = (
-    _route("POST", "/sales", create_sale),
-    _route("GET", "/sales", list_sales),
-    _route("GET", "/sales/{sale}", show_sale),
-    _route("POST", "/sales/{sale}/open", open_sale),
-    _route("POST", "/sales/{sale}/pause", pause_sale),
-    _route("POST", "/sales/{sale}/resume", resume_sale),
-    _route("POST", "/sales/{sale}/close", close_sale),
-    _route("POST", "/sales/{sale}/extend", extend_sale),
-    _route("POST", "/sales/{sale}/restock", restock_sale),
-    _route("GET", "/sales/{sale}/admission", show_admission),
-    _route("PUT", "/sales/{sale}/admission", change_admission),
-    _route("PATCH", "/sales/{sale}/admission", change_admission),
-    _route("GET", "/access-rules", list_rules),
-    _route("POST", "/access-rules", add_rule),
-    _route("DELETE", "/access-rules/{rule}", remove_rule),
-    _route("GET", "/audit", show_audit),
-    _route("POST", "/payments/{payment}/refunds", refund_payment),
+    _route("POST", "/sales", create_sale, specs.CREATE_SALE),
+    _route("GET", "/sales", list_sales, specs.LIST_SALES),
+    _route("GET", "/sales/{sale}", show_sale, specs.SHOW_SALE),
+    _route("POST", "/sales/{sale}/open", open_sale, specs.open_sale(OpenBody)),
+    _route("POST", "/sales/{sale}/pause", pause_sale, specs.PAUSE_SALE),
+    _route("POST", "/sales/{sale}/resume", resume_sale, specs.RESUME_SALE),
+    _route("POST", "/sales/{sale}/close", close_sale, specs.CLOSE_SALE),
+    _route("POST", "/sales/{sale}/extend", extend_sale, specs.extend_sale(ExtendBody)),
+    _route("POST", "/sales/{sale}/restock", restock_sale, specs.restock_sale(RestockBody)),
+    _route("GET", "/sales/{sale}/admission", show_admission, specs.show_admission(AdmissionBody)),
+    _route("PUT", "/sales/{sale}/admission", change_admission, _CHANGE_ADMISSION),
+    _route("PATCH", "/sales/{sale}/admission", change_admission, _CHANGE_ADMISSION),
+    _route("GET", "/access-rules", list_rules, specs.LIST_RULES),
+    _route("POST", "/access-rules", add_rule, specs.ADD_RULE),
+    _route("DELETE", "/access-rules/{rule}", remove_rule, specs.REMOVE_RULE),
+    _route("GET", "/audit", show_audit, specs.SHOW_AUDIT),
+    _route("POST", "/payments/{payment}/refunds", refund_payment, _REFUND),
 )

@@ -3,6 +3,7 @@
 import asyncio
 import os
 
+import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -11,13 +12,19 @@ from api.answers import SECURITY_HEADERS, Answer, public
 from api.front import Front
 from api.problems import Code, problem
 from api.routing import Route
-from api.spec import Access
+from api.spec import Access, Spec
 from engine.admission import unreachable_servers
+
+
+class StatusBody(msgspec.Struct, frozen=True):
+    """How the process is."""
+
+    status: str
 
 
 async def health(_: Front, _request: web.Request) -> Answer:
     """The process is alive."""
-    return public({"status": "ok"})
+    return public(StatusBody("ok"))
 
 
 async def readiness(front: Front, _: web.Request) -> Answer:
@@ -27,7 +34,7 @@ async def readiness(front: Front, _: web.Request) -> Answer:
     away = await unreachable_servers(front.engine.redis, front.engine.pool)
     if away:
         return problem(Code.UNAVAILABLE, f"No answer from {' and '.join(away)}.")
-    return public({"status": "ready"})
+    return public(StatusBody("ready"))
 
 
 async def show_metrics(front: Front, _: web.Request) -> Answer:
@@ -46,7 +53,38 @@ def _render() -> bytes:
 
 
 ROUTES = (
-    Route("GET", "/healthz", health, always=True, access=Access.PUBLIC),
-    Route("GET", "/readyz", readiness, always=True, access=Access.PUBLIC),
-    Route("GET", "/metrics", show_metrics, always=True, access=Access.PUBLIC),
+    Route(
+        "GET",
+        "/healthz",
+        health,
+        always=True,
+        access=Access.PUBLIC,
+        spec=Spec(tag="Operations", summary="The process is alive", answers={200: StatusBody}),
+    ),
+    Route(
+        "GET",
+        "/readyz",
+        readiness,
+        always=True,
+        access=Access.PUBLIC,
+        spec=Spec(
+            tag="Operations",
+            summary="The process can sell",
+            description="503 while Redis or Postgres does not answer, or the process is stopping.",
+            answers={200: StatusBody},
+        ),
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        show_metrics,
+        always=True,
+        access=Access.PUBLIC,
+        spec=Spec(
+            tag="Operations",
+            summary="Metrics for Prometheus",
+            description="Keep it from the public at the proxy.",
+            answers={200: CONTENT_TYPE_LATEST},
+        ),
+    ),
 )

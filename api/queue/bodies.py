@@ -30,6 +30,29 @@ class OpenBody(msgspec.Struct, frozen=True):
         return cls(sale_id, time_text(now_ms))
 
 
+class PlaceBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One's place in the room; the first three fields alone where there is no room to wait in.
+
+    `state` is prequeue, waiting, admitted, gone or open. What nobody can say yet is null.
+    """
+
+    sale_id: str
+    server_time: str
+    state: str
+    ticket: str | msgspec.UnsetType = msgspec.UNSET
+    number: int | msgspec.UnsetType = msgspec.UNSET
+    position: int | msgspec.UnsetType | None = msgspec.UNSET
+    ahead: int | msgspec.UnsetType | None = msgspec.UNSET
+    eta_seconds: float | msgspec.UnsetType | None = msgspec.UNSET
+    eta_range_seconds: tuple[float, float] | msgspec.UnsetType | None = msgspec.UNSET
+    chance: float | msgspec.UnsetType = msgspec.UNSET
+    chance_says: str | msgspec.UnsetType = msgspec.UNSET
+    available: int | msgspec.UnsetType | None = msgspec.UNSET
+    may_return: int | msgspec.UnsetType | None = msgspec.UNSET
+    poll_after_seconds: float | msgspec.UnsetType = msgspec.UNSET
+    expires_at: str | msgspec.UnsetType = msgspec.UNSET
+
+
 class ProofBody(msgspec.Struct, frozen=True):
     """All that anyone needs to recompute a draw. What is not known yet is null.
 

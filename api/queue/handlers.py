@@ -20,6 +20,7 @@ from api.front import Front, ticket_of
 from api.http_client import AioHttpClient
 from api.patience import reading
 from api.problems import Code, FieldError, Refusal, invalid, problem
+from api.queue import specs
 from api.queue.bodies import DRAW_METHOD, EnterBody, OpenBody, ProofBody
 from api.queue.challenges import EARLY_SECONDS, Challenges, ProofFault
 from api.queue.polls import POLL
@@ -115,9 +116,9 @@ class Entrance:
     @property
     def routes(self) -> tuple[Route, ...]:
         return (
-            Route("POST", ENTER, self._enter, access=Access.SELF),
-            Route("GET", CHALLENGE, self._challenge, access=Access.SELF),
-            Route("GET", f"{POLL}/proof", show_proof, access=Access.PUBLIC),
+            Route("POST", ENTER, self._enter, access=Access.SELF, spec=specs.ENTER),
+            Route("GET", CHALLENGE, self._challenge, access=Access.SELF, spec=specs.CHALLENGE),
+            Route("GET", f"{POLL}/proof", show_proof, access=Access.PUBLIC, spec=specs.PROOF),
         )
 
     async def enter(self, front: Front, call: EnterCall) -> Answer:

@@ -11,6 +11,7 @@ from api.answers import PERSONAL, Answer, personal
 from api.front import Front, ticket_of
 from api.patience import reading
 from api.problems import Code, problem
+from api.queue import specs
 from api.queue.bodies import OpenBody
 from api.routing import Route
 from api.spec import Access
@@ -49,4 +50,4 @@ async def place_shown(front: Front, call: PollCall) -> Answer:
     return Answer(200, body, PERSONAL)
 
 
-ROUTES = (Route("GET", POLL, show_queue, access=Access.SELF),)
+ROUTES = (Route("GET", POLL, show_queue, access=Access.SELF, spec=specs.SHOW_QUEUE),)

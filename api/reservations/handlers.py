@@ -1,21 +1,23 @@
 """The calls on reservations: make one, look at it, give it back."""
 
-from typing import Any, Final, cast
+from typing import Final, cast
 
+import msgspec
 from aiohttp import web
 
 from api.answers import Answer, personal, time_text
 from api.front import Front, ids_in, order_ids, ticket_of
-from api.orders.store import Order, OrderBook, order_body
+from api.orders.store import Order, OrderBody, OrderBook, order_body
 from api.problems import Code, Refusal
-from api.reservations.decision import ReservationBody, ReserveCall, reserve
+from api.reservations.decision import ReservationBody, ReserveBody, ReserveCall, reserve
 from api.routing import Route
-from api.spec import Access
+from api.spec import IDEMPOTENCY_KEY, LOCATION, Access, Param, Spec
 from engine.admission.limit import Priority
 from engine.errors import StoreUnavailable, UnknownReservation
 from engine.model import (
     SALE_ID,
     STATE_OF_ORDER,
+    Items,
     OrderStatus,
     Reservation,
     ReservationState,
@@ -25,6 +27,21 @@ from engine.model import (
 
 RESERVE_PREFIX: Final = "/v1/sales/"
 RESERVE_SUFFIX: Final = "/reservations"
+
+QUEUE_TICKET: Final = Param(
+    "Queue-Ticket", "The ticket of the sale's waiting room, if it has one that is on."
+)
+
+
+class ReservationShown(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A reservation, with its order once there is one."""
+
+    reservation_id: str
+    sale_id: str
+    items: Items
+    status: str
+    reserved_until: str
+    order: OrderBody | None = None
 
 
 def hot_sale_id(method: str, path: str) -> str | None:
@@ -110,17 +127,17 @@ def _without_order(sale_id: str, reservation: Reservation) -> ReservationBody:
     )
 
 
-def _with_order(order: Order) -> dict[str, Any]:
+def _with_order(order: Order) -> ReservationShown:
     body = order_body(order)
     state: ReservationState = STATE_OF_ORDER[OrderStatus(order.status)]
-    return {
-        "reservation_id": body.reservation_id,
-        "sale_id": order.sale_id,
-        "items": body.items,
-        "status": state.value,
-        "reserved_until": body.reserved_until,
-        "order": body,
-    }
+    return ReservationShown(
+        reservation_id=body.reservation_id,
+        sale_id=order.sale_id,
+        items=body.items,
+        status=state.value,
+        reserved_until=body.reserved_until,
+        order=body,
+    )
 
 
 ROUTES = (
@@ -130,6 +147,36 @@ ROUTES = (
         make_reservation,
         priority=Priority.RESERVE,
         access=Access.SELF,
+        spec=Spec(
+            tag="Reservations",
+            summary="Reserve units",
+            description=(
+                "All SKUs or none. The same key with the same items is answered the same for the "
+                "whole sale, so repeat whatever was not answered. Pay before `reserved_until`."
+            ),
+            body=ReserveBody,
+            headers=(IDEMPOTENCY_KEY._replace(required=True), QUEUE_TICKET),
+            answers={200: ReservationBody, 201: ReservationBody},
+            tells={
+                200: (
+                    Param("Location", "The reservation.", required=True),
+                    Param("Idempotent-Replayed", "`true`: an earlier call made it.", required=True),
+                ),
+                201: (LOCATION,),
+            },
+            codes=(
+                Code.TICKET_REQUIRED,
+                Code.TICKET_INVALID,
+                Code.UNKNOWN_SKU,
+                Code.SOLD_OUT,
+                Code.ALL_RESERVED,
+                Code.LIMIT_REACHED,
+                Code.SALE_ENDED,
+                Code.IDEMPOTENCY_MISMATCH,
+                Code.NOT_STARTED,
+                Code.SALE_PAUSED,
+            ),
+        ),
     ),
     Route(
         "GET",
@@ -137,6 +184,12 @@ ROUTES = (
         show_reservation,
         priority=Priority.PAYMENT,
         access=Access.SELF,
+        spec=Spec(
+            tag="Reservations",
+            summary="What became of a reservation",
+            description="The order is there once the reservation is stored, mostly within a second.",
+            answers={200: ReservationShown},
+        ),
     ),
     Route(
         "DELETE",
@@ -144,5 +197,12 @@ ROUTES = (
         release_reservation,
         priority=Priority.PAYMENT,
         access=Access.CALLER,
+        spec=Spec(
+            tag="Reservations",
+            summary="Give reserved units back",
+            description="Releasing again is fine. What is paid for is cancelled by a refund.",
+            answers={200: ReservationShown},
+            codes=(Code.NOT_CANCELLABLE,),
+        ),
     ),
 )

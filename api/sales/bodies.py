@@ -32,6 +32,12 @@ class SaleBody(msgspec.Struct, frozen=True):
     items: list[ItemBody]
 
 
+class SalesBody(msgspec.Struct, frozen=True):
+    """The newest sales."""
+
+    sales: list[SaleBody]
+
+
 class OperatorItemBody(ItemBody, frozen=True):
     """One SKU with all three counters of Redis."""
 
@@ -56,6 +62,12 @@ class OperatorSaleBody(msgspec.Struct, frozen=True):
     launched: bool
     fenced: str | None
     items: list[OperatorItemBody]
+
+
+class OperatorSalesBody(msgspec.Struct, frozen=True):
+    """All sales."""
+
+    sales: list[OperatorSaleBody]
 
 
 def sale_body(sale: Sale, stock: StockSnapshot | None, now_ms: int) -> SaleBody:

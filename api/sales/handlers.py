@@ -8,7 +8,8 @@ from aiohttp import web
 from api.answers import Answer, public
 from api.front import Front
 from api.routing import Route
-from api.spec import Access
+from api.sales.bodies import SaleBody, SalesBody
+from api.spec import Access, Spec
 
 SALES_SHOWN_MAX: Final = 100  # Newest windows first; older sales are found by name.
 
@@ -16,7 +17,7 @@ SALES_SHOWN_MAX: Final = 100  # Newest windows first; older sales are found by n
 async def list_sales(front: Front, _: web.Request) -> Answer:
     sales = (await front.engine.directory.all())[:SALES_SHOWN_MAX]
     bodies = await asyncio.gather(*(front.shown_sales.body(sale) for sale in sales))
-    return public({"sales": bodies})
+    return public(SalesBody(list(bodies)))
 
 
 async def show_sale(front: Front, request: web.Request) -> Answer:
@@ -29,6 +30,31 @@ async def sale_shown(front: Front, sale_id: str) -> Answer:
 
 
 ROUTES = (
-    Route("GET", "/v1/sales", list_sales, access=Access.PUBLIC),
-    Route("GET", "/v1/sales/{sale}", show_sale, access=Access.PUBLIC),
+    Route(
+        "GET",
+        "/v1/sales",
+        list_sales,
+        access=Access.PUBLIC,
+        spec=Spec(
+            tag="Sales",
+            summary="The sales",
+            description=f"The {SALES_SHOWN_MAX} newest, with what is left of each SKU.",
+            answers={200: SalesBody},
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/sales/{sale}",
+        show_sale,
+        access=Access.PUBLIC,
+        spec=Spec(
+            tag="Sales",
+            summary="A sale and its live stock",
+            description=(
+                "`available` may lag by 100 ms and is null while nobody knows. "
+                "Count down to `opens_at` by `server_time`, not by the device's clock."
+            ),
+            answers={200: SaleBody},
+        ),
+    ),
 )

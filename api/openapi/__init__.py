@@ -1,0 +1,1 @@
+"""The HTTP contract as an OpenAPI document, made from the routes and their types."""
