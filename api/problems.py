@@ -267,6 +267,12 @@ def problem_of(error: DoorbusterError) -> Answer | None:
 
 def invalid(errors: Sequence[FieldError]) -> Answer:
     """`invalid_request` with every problem by field."""
-    detail = "; ".join(f"{e.field}: {e.problem}" if e.field else e.problem for e in errors[:3])
-    more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
-    return problem(Code.INVALID_REQUEST, detail + more, errors=tuple(errors))
+    return problem(Code.INVALID_REQUEST, detail_of(errors), errors=tuple(errors))
+
+
+def detail_of(errors: Sequence[FieldError], more: str = "and {count} more") -> str:
+    """The first of them in a line, and how many more there are."""
+    lines = [f"{e.field}: {e.problem}" if e.field else e.problem for e in errors[:3]]
+    if len(errors) > 3:
+        lines.append(more.format(count=len(errors) - 3))
+    return "; ".join(lines)

@@ -11,6 +11,7 @@ from aiohttp.typedefs import Middleware
 from api.answers import Answer
 from api.bodies import PLACE, Place
 from api.front import Front
+from api.localized import localized
 from api.paths import check_path
 from api.patience import reading
 from api.problems import Code, Refusal, problem, problem_of
@@ -103,7 +104,7 @@ def adapt(front: Front, route: Route) -> Callable[[Any], Awaitable[web.StreamRes
         if type(request) is web.BaseRequest and is_writable(request) and not front.stopping:
             front.counts.requests[name, answer.status] += 1
             return WrittenAnswer(answer, request_id)
-        return _respond(front, name, request_id, answer)
+        return _respond(front, name, request_id, localized(answer, request))
 
     return call
 
@@ -154,7 +155,7 @@ def no_route(front: Front) -> Middleware:
             answer = problem(_CODES.get(error.status, Code.INVALID_REQUEST))
             if allow := error.headers.get("Allow"):
                 answer = Answer(answer.status, answer.body, (*answer.headers, ("Allow", allow)))
-        return _respond(front, NO_ROUTE, request_id_of(front, request), answer)
+        return _respond(front, NO_ROUTE, request_id_of(front, request), localized(answer, request))
 
     return middleware
 
