@@ -27,7 +27,13 @@ class NoHttp:
     ) -> HttpReply:
         raise AssertionError(f"the front called {url}")
 
-    async def get(self, url: str, headers: Mapping[str, str]) -> HttpReply:  # noqa: ARG002
+    async def get(
+        self,
+        url: str,
+        headers: Mapping[str, str],  # noqa: ARG002
+        *,
+        bytes_max: int = 0,  # noqa: ARG002
+    ) -> HttpReply:
         raise AssertionError(f"the front called {url}")
 
 
