@@ -5,33 +5,63 @@ from typing import Final
 from aiohttp import web
 
 from api.admin import handlers as admin
+from api.carriers import handlers as carriers
 from api.front import Front
+from api.http_client import AioHttpClient
 from api.openapi.handlers import Contract
 from api.operations import handlers as operations
+from api.orders import admin as orders_admin
 from api.orders import handlers as orders
 from api.payments import handlers as payments
-from api.payments.providers import webhook_providers
+from api.payments.providers import front_providers
+from api.points import handlers as points
+from api.promotions import admin as promotions_admin
+from api.promotions import handlers as promotions
 from api.queue import polls
 from api.queue.handlers import Entrance
 from api.reservations import handlers as reservations
+from api.returns import handlers as returns
+from api.reviews import admin as reviews_admin
+from api.reviews import handlers as reviews
 from api.routing import Route, add_routes, no_route
 from api.sales import handlers as sales
+from api.shipping import fulfilment
+from api.shipping import handlers as shipping
+from api.subscriptions import admin as subscriptions
+from api.users import admin as admin_users
 from api.users import handlers as users
+from api.users import logins, password_resets
 from api.webhooks import handlers as webhooks
 from engine.core import Engine
 
 FRONT: Final = web.AppKey("front", Front)
 ENTRANCE: Final = web.AppKey("entrance", Entrance)
 CONTRACT: Final = web.AppKey("contract", Contract)
+HTTP: Final = web.AppKey("http", AioHttpClient)
+PROVIDER_CONNECTIONS_MAX: Final = 2  # A front asks payment providers for their public keys only.
 
 ROUTES: Final[tuple[Route, ...]] = (
     *users.ROUTES,
+    *logins.ROUTES,
+    *password_resets.ROUTES,
+    *admin_users.ROUTES,
     *sales.ROUTES,
     *reservations.ROUTES,
     *polls.ROUTES,
     *orders.ROUTES,
     *payments.ROUTES,
     *webhooks.ROUTES,
+    *promotions.ROUTES,
+    *promotions_admin.ROUTES,
+    *points.ROUTES,
+    *reviews.ROUTES,
+    *reviews_admin.ROUTES,
+    *subscriptions.ROUTES,
+    *orders_admin.ROUTES,
+    *returns.ROUTES,
+    *shipping.ROUTES,
+    *fulfilment.ROUTES,
+    *carriers.ROUTES,
     *admin.ROUTES,
     *operations.ROUTES,
 )
@@ -39,11 +69,12 @@ ROUTES: Final[tuple[Route, ...]] = (
 
 def make_app(engine: Engine) -> web.Application:
     """Every call of the HTTP contract. Leaves opening and closing the engine to its owner."""
-    front = Front.of(engine, webhook_providers(engine.settings, engine.clock))
+    http = AioHttpClient(connections_max=PROVIDER_CONNECTIONS_MAX)
+    front = Front.of(engine, front_providers(engine.settings, http, engine.clock))
     app = web.Application(
         middlewares=[no_route(front)], client_max_size=engine.settings.body_bytes_max
     )
-    app[FRONT] = front
+    app[FRONT], app[HTTP] = front, http
     entrance = app[ENTRANCE] = Entrance.of(engine)
     routes = (*ROUTES, *entrance.routes)
     contract = app[CONTRACT] = Contract(routes, engine.settings.public_url)
@@ -54,6 +85,7 @@ def make_app(engine: Engine) -> web.Application:
 
 async def _close(app: web.Application) -> None:
     await app[ENTRANCE].close()
+    await app[HTTP].close()
     front = app[FRONT]
     front.flush()
     front.passwords.close()

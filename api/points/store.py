@@ -47,7 +47,7 @@ async def balance_of(connection: Connection, user_id: str, at: datetime) -> Bala
         user_id,
         at,
     )
-    expiring = following and Expiring(following["points"](following["expires_at"]))
+    expiring = following and Expiring(following["points"], moment_text(following["expires_at"]))
     return Balance(row["balance"] - row["overdue"], row["owed"], expiring)
 
 
