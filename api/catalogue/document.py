@@ -29,7 +29,11 @@ Key = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}\Z")]
 # One line that begins with something to see.
 Line = Annotated[str, Meta(pattern=r"^[^\x00-\x20\x7f][^\x00-\x1f\x7f]{0,199}\Z")]
 Paragraphs = Annotated[
-    str, Meta(pattern=r"^[^\x00-\x09\x0b-\x1f\x7f]*\Z", max_length=DESCRIPTION_CHARACTERS_MAX)
+    str,
+    Meta(
+        pattern=r"^[^\x00-\x20\x7f][^\x00-\x09\x0b-\x1f\x7f]*\Z",
+        max_length=DESCRIPTION_CHARACTERS_MAX,
+    ),
 ]
 Names = Annotated[dict[Language, Line], Meta(min_length=1, max_length=2)]
 Descriptions = Annotated[dict[Language, Paragraphs], Meta(max_length=2)]
