@@ -15,8 +15,10 @@ from api.held import HeldAnswers
 from api.problems import TAKE_A_TICKET, Code, Refusal, problem, spread, throttled
 from api.sales.shown import ShownSales
 from api.spec import Access
-from api.tokens import Identity, Role, Tokens
+from api.tokens import TOKEN_SECONDS, Identity, Role, Tokens
+from api.users.browser import Browser, session_of
 from api.users.passwords import PasswordVault
+from api.users.revocations import Revocations
 from engine import metrics
 from engine.admission.access import Verdict
 from engine.admission.addresses import AddressReader
@@ -86,6 +88,8 @@ class Front:
 
     engine: Engine
     tokens: Tokens
+    revocations: Revocations
+    browser: Browser
     limit: AdmissionLimit
     meter: Meter
     replays: Meter  # of earlier answers, for who has no ticket
@@ -109,9 +113,13 @@ class Front:
         if settings.secret is None:
             raise ConfigError(["DOORBUSTER_SECRET is not set: tokens cannot be verified."])
         limit = AdmissionLimit.of(settings, engine.clock)
+        token_seconds = max(settings.access_token_seconds, TOKEN_SECONDS)
+        revocations = Revocations(engine.pool, engine.clock, seconds=token_seconds)
         return cls(
             engine=engine,
-            tokens=Tokens(settings.secret, engine.clock),
+            tokens=Tokens(settings.secret, engine.clock, revocations),
+            revocations=revocations,
+            browser=Browser(settings.secret, settings.public_url),
             limit=limit,
             meter=engine.meter,
             replays=_replays(engine.clock),
@@ -140,12 +148,17 @@ class Front:
             raise Refusal(Code.FORBIDDEN)
 
     def _let_visitor_in(self, request: web.BaseRequest) -> None:
-        if "Authorization" in request.headers:
+        if "Authorization" in request.headers or self._has_good_cookie(request):
             self.caller(request)
             return
         address = self.address(request)
         if not self._is_allowed(None, address, None) and not self.addresses.is_unthrottled(address):
             self._charge("address", self.throttles.address, address)
+
+    def _has_good_cookie(self, request: web.BaseRequest) -> bool:
+        """Whether a browser brings a session that goes on; one that is over makes him a guest."""
+        session_id, token = session_of(request)
+        return session_id is not None and self.tokens.read(token) is not None
 
     def visitor(self, request: web.BaseRequest) -> Identity | None:
         """Who looks at a route for visitors: a user, or None for anybody."""
@@ -155,7 +168,7 @@ class Front:
         """Who calls, if nothing is against it; asked again, the same at no cost. Raises Refusal."""
         known = request.get(CALLER)
         if known is None:
-            authorization = request.headers.get("Authorization")
+            authorization = self.browser.authorization(request)
             known = self.caller_by(authorization, self.address(request), sale_id)
             request[CALLER] = known
         return known

@@ -87,6 +87,7 @@ class GateDoors:
             known_max=KNOWN_MAX,
             users_max=USERS_MAX,
         )
+        front.revocations.tell(self.straight.forget_users)
 
     # What the gate asks.
 

@@ -62,7 +62,7 @@ class HttpServer:
         self.app = make_app(engine)
         self._settings = engine.settings
         self.listener = listener
-        self._upkeep = Upkeep(engine)
+        self._upkeep = Upkeep(engine, self.app[FRONT].revocations)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

@@ -4,7 +4,7 @@ Says who a caller is. What a caller may do is decided where it is done.
 """
 
 from enum import StrEnum
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import jwt
 import msgspec
@@ -14,7 +14,7 @@ from engine.model import USER_ID
 from ext import TokenVerifier
 
 ALGORITHM: Final = "HS256"
-TOKEN_SECONDS: Final = 12 * 3600  # A session outlives the sale day's rush, not the week.
+TOKEN_SECONDS: Final = 12 * 3600  # Of tokens minted by hand; a session's are a setting.
 SKEW_SECONDS_MAX: Final = 5  # A storefront that mints tokens may have a clock that is ahead.
 TOKEN_LENGTH_MAX: Final = 4096
 
@@ -48,21 +48,40 @@ _ROLES: Final = {role.value: role for role in Role}
 _decode: Final = msgspec.json.Decoder(_Claims).decode  # Its errors are ValueErrors.
 
 
-class Tokens:
-    """Issues and reads tokens signed with one secret."""
+class Revoked(Protocol):
+    """Which tokens are void before they expire (see api/users/revocations.py)."""
 
-    def __init__(self, secret: str, clock: Clock) -> None:
+    def is_revoked(self, user_id: str, issued_at: float) -> bool: ...
+    def concerns(self, user_id: str) -> bool: ...
+
+
+class Tokens:
+    """Issues and reads tokens signed with one secret. Without `revoked`, none is ever void."""
+
+    def __init__(self, secret: str, clock: Clock, revoked: Revoked | None = None) -> None:
         self._secret = secret
         self._clock = clock
+        self._revoked = revoked
         self._pyjwt = jwt.PyJWT()
         # What our encoder puts before the claims, the dot included.
         self._header = self.issue("nobody").partition(".")[0].encode() + b"."
         self._verifier = TokenVerifier(secret.encode(), self._header)
 
-    def issue(self, user_id: str, role: Role = Role.BUYER, seconds: int = TOKEN_SECONDS) -> str:
-        """A token that is valid from now on for `seconds`."""
-        now_s = self._clock.now_ms() // 1000
-        claims = {"sub": user_id, "role": role.value, "exp": now_s + seconds, "iat": now_s}
+    def issue(
+        self,
+        user_id: str,
+        role: Role = Role.BUYER,
+        seconds: int = TOKEN_SECONDS,
+        *,
+        tokens_from: int = 0,
+    ) -> str:
+        """A token that is valid from now on for `seconds`.
+
+        `tokens_from`: this user's earlier ones are void. It may be the second to come, within
+        SKEW_SECONDS_MAX: a user who just changed his password logs in at once.
+        """
+        iat = max(self._clock.now_ms() // 1000, tokens_from)
+        claims = {"sub": user_id, "role": role.value, "exp": iat + seconds, "iat": iat}
         return self._pyjwt.encode(claims, self._secret, algorithm=ALGORITHM)
 
     def read(self, token: str) -> Identity | None:
@@ -88,6 +107,8 @@ class Tokens:
             return None
         now_s = self._clock.now_ms() / 1000
         found = self._verifier.user_until(token, _decode, now_s, now_s + SKEW_SECONDS_MAX)
+        if found is not None and self._revoked is not None and self._revoked.concerns(found[0]):
+            return None if self._verified(token) is None else found
         if found is not None or token.startswith(self._header):
             return found
         return self._foreign_until(token)
@@ -117,7 +138,7 @@ class Tokens:
         now_s = self._clock.now_ms() / 1000
         if claims.exp <= now_s or claims.iat > now_s + SKEW_SECONDS_MAX:
             return None
-        return claims
+        return None if self._is_void(claims.sub, claims.iat) else claims
 
     def read_slow(self, token: str) -> Identity | None:
         """What PyJWT says. It asks the machine's clock."""
@@ -135,9 +156,13 @@ class Tokens:
             )
         except (jwt.InvalidTokenError, OverflowError):  # The latter: a time without end.
             return None
-        if not _was_issued(claims.get("iat", 0), self._clock.now_ms() / 1000):
+        issued_at = claims.get("iat", 0)
+        if not _was_issued(issued_at, self._clock.now_ms() / 1000):
             return None
-        return claims
+        return None if self._is_void(claims["sub"], issued_at) else claims
+
+    def _is_void(self, user_id: str, issued_at: float) -> bool:
+        return self._revoked is not None and self._revoked.is_revoked(user_id, issued_at)
 
 
 def _was_issued(iat: object, now_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""Keeps what admission goes by up to date: the pace, the operator's rules, the waiting rooms.
+"""Keeps what admission goes by up to date: the pace, operators' rules, void tokens, waiting rooms.
 
 Runs their loops beside the server and stops them after it. Knows nothing of HTTP.
 """
@@ -26,10 +26,11 @@ class Loop(Protocol):
 class Upkeep:
     """The loops of one front process."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, revocations: Loop) -> None:
         self._loops: dict[str, Loop] = {
             "The pulse": engine.pulse,
             "Reading access rules": engine.access,
+            "Reading revocations": revocations,
             "Following rooms": engine.rooms,
         }
         self._stopped = asyncio.Event()

@@ -2,8 +2,8 @@
 
 It frames requests, httptools (llhttp) parses them, and `doors` answers them. Whatever is not a hot
 call in its plainest form (another path or method, HTTP/1.0, chunks, Expect, Upgrade, repeated or
-malformed headers) goes to aiohttp with all bytes since that request began, and the connection
-stays there. So the gate itself never refuses a request, and knows no error of HTTP.
+malformed headers, a cookie in place of a token) goes to aiohttp with all bytes since that request
+began, and the connection stays there. So the gate itself never refuses a request, and knows no error of HTTP.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -46,6 +46,7 @@ cdef enum:
     QUEUE_TICKET = 128
     X_FORWARDED_FOR = 256
     FORWARDED = 512
+    COOKIE = 1024  # The only one that may stand there again.
 
 cdef bytes RESERVE_START = b"POST /v1/sales/"
 cdef bytes SALE_START = b"GET /v1/sales/"
@@ -287,7 +288,9 @@ cdef class GateConnection:
             elif strncasecmp(n, b"etag", 4) == 0:
                 self._odd = True
         elif length == 6:
-            if strncasecmp(n, b"expect", 6) == 0 or strncasecmp(n, b"server", 6) == 0:
+            if strncasecmp(n, b"cookie", 6) == 0:
+                self._seen |= COOKIE
+            elif strncasecmp(n, b"expect", 6) == 0 or strncasecmp(n, b"server", 6) == 0:
                 self._odd = True
         elif length == 7:
             if strncasecmp(n, b"upgrade", 7) == 0:
@@ -457,6 +460,8 @@ cdef class GateConnection:
         name = self._name_of(kind)
         if name is None:
             return None
+        if kind != SHOW_SALE and self._seen & (AUTHORIZATION | COOKIE) == COOKIE:
+            return None  # A browser: its session is read elsewhere.
         request = Request.__new__(Request)
         request.kind = kind
         request.name = name

@@ -198,6 +198,10 @@ cdef class StraightPath:
         self._sales = {name: self._sales[name] for name in names}
         return names
 
+    def forget_users(self):
+        """Tokens became void: each is verified again when it is shown next."""
+        self._users = [None] * self._users_max
+
     def take_accepted(self):
         """How many were accepted here since it was asked last."""
         cdef long accepted = self.accepted

@@ -73,7 +73,7 @@ async def make_reservation(front: Front, request: web.BaseRequest) -> Answer:
 
 
 async def show_reservation(front: Front, request: web.Request) -> Answer:
-    authorization = request.headers.get("Authorization")
+    authorization = front.browser.authorization(request)
     address = front.address(request)
     return await reservation_shown(front, authorization, address, request.match_info["reservation"])
 

@@ -36,6 +36,10 @@ class PasswordVault:
         matches = await self._run(lambda: self._matches(password_hash or self._nobody, password))
         return matches and password_hash is not None
 
+    def is_outdated(self, password_hash: str) -> bool:
+        """Whether it was made with other parameters than those of today (RFC 9106 §4)."""
+        return self._hasher.check_needs_rehash(password_hash)
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
