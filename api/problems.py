@@ -70,11 +70,25 @@ class Code(StrEnum):
     COUPON_NOT_APPLICABLE = "coupon_not_applicable"
     CODE_TAKEN = "code_taken"
     POINTS_SHORT = "points_short"
+    CART_FULL = "cart_full"
+    CART_EMPTY = "cart_empty"
+    CART_UNAVAILABLE = "cart_unavailable"
+    SEVERAL_GROUPS = "several_groups"
+    TOTAL_CHANGED = "total_changed"
+    COUPON_REFUSED = "coupon_refused"
+    ADDRESS_REQUIRED = "address_required"
+    SHIPPING_REQUIRED = "shipping_required"
+    NO_SHIPPING = "no_shipping"
+    SKU_TAKEN = "sku_taken"
+    CATEGORY_IN_USE = "category_in_use"
     CONFLICT = "conflict"
     TOO_MANY_ADDRESSES = "too_many_addresses"
     SALE_ENDED = "sale_ended"
     LINK_INVALID = "link_invalid"
+    CART_CHANGED = "cart_changed"
     BODY_TOO_LARGE = "body_too_large"
+    CHANGED_MEANWHILE = "changed_meanwhile"
+    PRECONDITION_REQUIRED = "precondition_required"
     EXPECTATION_FAILED = "expectation_failed"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     NOT_STARTED = "not_started"
@@ -131,11 +145,25 @@ _MEANINGS: Final[dict[Code, _Meaning]] = {
     Code.COUPON_NOT_APPLICABLE: _Meaning(409, "The coupon is not for this"),
     Code.CODE_TAKEN: _Meaning(409, "There is a coupon of this code already"),
     Code.POINTS_SHORT: _Meaning(409, "There are not so many points"),
+    Code.CART_FULL: _Meaning(409, "The cart has too many lines already"),
+    Code.CART_EMPTY: _Meaning(409, "There is nothing in the cart to be bought"),
+    Code.CART_UNAVAILABLE: _Meaning(409, "A line cannot be bought; remove it or choose others"),
+    Code.SEVERAL_GROUPS: _Meaning(409, "The lines are of several orders; name the sale, or shop"),
+    Code.TOTAL_CHANGED: _Meaning(409, "It costs something else by now; ask for a new quote"),
+    Code.COUPON_REFUSED: _Meaning(409, "A coupon takes nothing off"),
+    Code.ADDRESS_REQUIRED: _Meaning(409, "An address is needed to ship to"),
+    Code.SHIPPING_REQUIRED: _Meaning(409, "A shipping method has to be chosen"),
+    Code.NO_SHIPPING: _Meaning(409, "Nothing is shipped to this place that way"),
+    Code.SKU_TAKEN: _Meaning(409, "The SKU belongs to another product"),
+    Code.CATEGORY_IN_USE: _Meaning(409, "The category has products or categories below it"),
     Code.CONFLICT: _Meaning(409, "The present state does not allow it"),
     Code.TOO_MANY_ADDRESSES: _Meaning(409, "There are too many addresses already"),
     Code.LINK_INVALID: _Meaning(410, "The link was used, or has expired"),
     Code.SALE_ENDED: _Meaning(410, "The sale has ended"),
+    Code.CART_CHANGED: _Meaning(412, "The cart was changed meanwhile"),
     Code.BODY_TOO_LARGE: _Meaning(413, "The body is too large"),
+    Code.CHANGED_MEANWHILE: _Meaning(412, "It is not as the request expects it; read it again"),
+    Code.PRECONDITION_REQUIRED: _Meaning(428, "Say which version is to be changed: If-Match"),
     Code.EXPECTATION_FAILED: _Meaning(417, "Only Expect: 100-continue is known"),
     Code.IDEMPOTENCY_MISMATCH: _Meaning(422, "The key was used for another request"),
     Code.NOT_STARTED: _Meaning(425, "The sale has not started", 1),
