@@ -25,6 +25,7 @@ from api.reviews import admin as reviews_admin
 from api.reviews import handlers as reviews
 from api.routing import Route, add_routes, no_route
 from api.sales import handlers as sales
+from api.search import handlers as search
 from api.shipping import fulfilment
 from api.shipping import handlers as shipping
 from api.subscriptions import admin as subscriptions
@@ -54,6 +55,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *promotions.ROUTES,
     *promotions_admin.ROUTES,
     *points.ROUTES,
+    *search.ROUTES,
     *reviews.ROUTES,
     *reviews_admin.ROUTES,
     *subscriptions.ROUTES,

@@ -15,10 +15,9 @@ from aiohttp import (
 )
 
 from engine.errors import ProviderUnavailable
-from engine.payment.http import HttpReply
+from engine.payment.http import ANSWER_BYTES_MAX, HttpReply
 
 TIMEOUT_SECONDS: Final = 5.0
-BODY_BYTES_MAX: Final = 1_048_576  # No provider's answer is longer.
 
 
 class AioHttpClient:
@@ -30,10 +29,13 @@ class AioHttpClient:
         self._session: ClientSession | None = None
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> HttpReply:
-        return await self._send("POST", url, {"Content-Type": "application/json", **headers}, body)
+        headers = {"Content-Type": "application/json", **headers}
+        return await self._send("POST", url, headers, body, ANSWER_BYTES_MAX)
 
-    async def get(self, url: str, headers: Mapping[str, str]) -> HttpReply:
-        return await self._send("GET", url, headers, None)
+    async def get(
+        self, url: str, headers: Mapping[str, str], *, bytes_max: int = ANSWER_BYTES_MAX
+    ) -> HttpReply:
+        return await self._send("GET", url, headers, None, bytes_max)
 
     async def close(self) -> None:
         """Idempotent."""
@@ -53,14 +55,21 @@ class AioHttpClient:
         await self.close()
 
     async def _send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        bytes_max: int,
     ) -> HttpReply:
         session = self._open()
         try:
             async with session.request(
                 method, url, data=body, headers=headers, allow_redirects=False
             ) as response:
-                return HttpReply(response.status, await _read(response))
+                return HttpReply(
+                    response.status, await _read(response, bytes_max), response.headers
+                )
         except (ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise ProviderUnavailable(f"{url} did not answer: {reason}") from error
@@ -75,10 +84,10 @@ class AioHttpClient:
         return self._session
 
 
-async def _read(response: ClientResponse) -> bytes:
+async def _read(response: ClientResponse, bytes_max: int) -> bytes:
     """The body. Raises ProviderUnavailable if it has no end in sight."""
     try:
-        await response.content.readexactly(BODY_BYTES_MAX)
+        await response.content.readexactly(bytes_max)
     except asyncio.IncompleteReadError as end:
         return end.partial
     raise ProviderUnavailable(f"{response.url} answered with too long a body.")

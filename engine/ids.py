@@ -1,7 +1,7 @@
 """Hands in randomness: the ids that are not derived from something else."""
 
 import secrets
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Ids(Protocol):
@@ -11,8 +11,12 @@ class Ids(Protocol):
         """An id nobody can guess, as in `pay_…`."""
 
 
+# Payment ids go to providers as they are, and Alipay takes letters, digits and underscores only.
+_PLAIN: Final = str.maketrans("-_", "xy")
+
+
 class RandomIds:
-    """128 bits from the operating system."""
+    """127 bits from the operating system, in letters and digits."""
 
     def new(self, prefix: str) -> str:
-        return f"{prefix}_{secrets.token_urlsafe(16)}"
+        return f"{prefix}_{secrets.token_urlsafe(16).translate(_PLAIN)}"

@@ -6,7 +6,8 @@ from typing import Any, Final
 import msgspec
 
 from api.answers import time_text
-from engine.model import Item, Items, Money, public_id
+from engine.model import Item, Items, Money, PaymentStatus, public_id
+from engine.payment.provider import Action
 from engine.sales.sale import epoch_ms
 from engine.store.database import Pool, postgres_errors
 
@@ -41,6 +42,7 @@ class PaymentRow(msgspec.Struct, frozen=True):
     currency: str
     detail: str | None
     created_at: datetime
+    action: dict[str, str] | None = None
 
 
 class PaymentBody(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,6 +55,7 @@ class PaymentBody(msgspec.Struct, frozen=True, omit_defaults=True):
     amount: Money
     created_at: str
     detail: str | None = None
+    action: Action | None = None  # What the buyer has to do, while it is pending.
 
 
 class OrderBody(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -151,7 +154,12 @@ def payment_body(row: PaymentRow) -> PaymentBody:
         amount=Money(row.amount_minor, row.currency),
         created_at=time_text(epoch_ms(row.created_at)),
         detail=row.detail,
+        action=msgspec.convert(row.action, Action) if _waits_for_buyer(row) else None,
     )
+
+
+def _waits_for_buyer(row: PaymentRow) -> bool:
+    return row.status == PaymentStatus.PENDING and row.action is not None
 
 
 def _read(kind: Any, row: Any) -> Any:

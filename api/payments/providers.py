@@ -1,32 +1,20 @@
-"""The payment providers as the front needs them: to verify webhooks and to know their names."""
+"""The payment providers as the front needs them: to verify webhooks and to know what they take.
 
-from collections.abc import Mapping
+The front starts no charge and asks after none: the worker does. It may fetch a provider's public keys.
+"""
 
 from engine.clock import Clock
 from engine.config import Settings
-from engine.payment.http import HttpReply
+from engine.payment.http import HttpClient
 from engine.payment.provider import Provider
+from engine.payment.providers import plain_providers
 from engine.payment.sandbox import SandboxProvider
 
 
-class NoHttp:
-    """The front never calls a provider; the worker does."""
-
-    async def post(
-        self,
-        url: str,
-        body: bytes,  # noqa: ARG002
-        headers: Mapping[str, str],  # noqa: ARG002
-    ) -> HttpReply:
-        raise AssertionError(f"the front called {url}")
-
-    async def get(self, url: str, headers: Mapping[str, str]) -> HttpReply:  # noqa: ARG002
-        raise AssertionError(f"the front called {url}")
-
-
-def webhook_providers(settings: Settings, clock: Clock) -> dict[str, Provider]:
-    """By name, as in `/v1/webhooks/<name>`. Those that the settings configure."""
-    if settings.sandbox_secret is None:
-        return {}
-    sandbox = SandboxProvider(NoHttp(), settings.sandbox_url or "", settings.sandbox_secret, clock)
-    return {sandbox.name: sandbox}
+def front_providers(settings: Settings, http: HttpClient, clock: Clock) -> dict[str, Provider]:
+    """By name, as in `/v1/webhooks/<name>`. Those that the settings configure. Raises ConfigError."""
+    providers = plain_providers(settings, http, clock)
+    if settings.sandbox_secret is not None:  # Enough to verify; the worker needs its address too.
+        url, secret = settings.sandbox_url or "", settings.sandbox_secret
+        providers["sandbox"] = SandboxProvider(http, url, secret, clock)
+    return providers

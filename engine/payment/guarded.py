@@ -3,10 +3,18 @@
 Webhooks pass: it is the provider who speaks there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import date
 
 from engine.admission.breaker import Breaker, BreakerState
-from engine.payment.provider import PaymentRequest, Provider, ProviderResult, WebhookEvent
+from engine.payment.provider import (
+    Charge,
+    PaymentRequest,
+    Provider,
+    ProviderResult,
+    StatementLine,
+    WebhookEvent,
+)
 
 
 class GuardedProvider:
@@ -16,6 +24,9 @@ class GuardedProvider:
         self._provider = provider
         self._breaker = breaker
         self.name = provider.name
+        self.offer = provider.offer
+        self.acknowledgement = provider.acknowledgement
+        self.bill_offset_hours = provider.bill_offset_hours
 
     def is_cut_off(self) -> bool:
         """Whether a call would be refused without asking, for a while yet."""
@@ -29,19 +40,32 @@ class GuardedProvider:
         with self._breaker.guarding():
             return await self._provider.create(request)
 
-    async def query(self, payment_id: str) -> ProviderResult:
+    async def query(self, charge: Charge) -> ProviderResult:
         with self._breaker.guarding():
-            return await self._provider.query(payment_id)
+            return await self._provider.query(charge)
 
-    async def refund(self, payment_id: str) -> ProviderResult:
+    async def capture(self, charge: Charge) -> ProviderResult:
         with self._breaker.guarding():
-            return await self._provider.refund(payment_id)
+            return await self._provider.capture(charge)
 
-    def parse_webhook(self, headers: Mapping[str, str], body: bytes, now_ms: int) -> WebhookEvent:
-        return self._provider.parse_webhook(headers, body, now_ms)
+    async def cancel(self, charge: Charge) -> ProviderResult:
+        with self._breaker.guarding():
+            return await self._provider.cancel(charge)
+
+    async def refund(self, charge: Charge) -> ProviderResult:
+        with self._breaker.guarding():
+            return await self._provider.refund(charge)
+
+    async def parse_webhook(
+        self, headers: Mapping[str, str], body: bytes, now_ms: int
+    ) -> WebhookEvent:
+        return await self._provider.parse_webhook(headers, body, now_ms)
 
     def read_event(self, body: bytes) -> WebhookEvent:
         return self._provider.read_event(body)
+
+    async def statement(self, day: date) -> Sequence[StatementLine]:
+        return await self._provider.statement(day)
 
 
 def is_cut_off(provider: Provider) -> bool:

@@ -11,21 +11,15 @@ from contextlib import suppress
 from typing import Final
 
 import asyncpg
-import msgspec
 
-from engine.errors import ProviderUnavailable, Unavailable
+from engine.errors import Unavailable
 from engine.ids import Ids
-from engine.model import OrderStatus, PaymentStatus
+from engine.payment import calls
+from engine.payment.calls import Answer, postponed
 from engine.payment.guarded import is_cut_off, is_failing
 from engine.payment.late import LateCaptures
-from engine.payment.provider import (
-    ChargeStatus,
-    PaymentRequest,
-    Provider,
-    ProviderRefused,
-    ProviderResult,
-)
-from engine.payment.settlement import OPEN, settle
+from engine.payment.provider import ChargeStatus, Provider, ProviderRefused, ProviderResult
+from engine.payment.settlement import settle
 from engine.polling import pause, poll, supervise
 from engine.store import outbox
 from engine.store.database import Connection, Pool, postgres_errors
@@ -34,9 +28,8 @@ from engine.store.payments import Row, add_captures, fetch_charges, mark_tried, 
 
 logger = logging.getLogger(__name__)
 
-KINDS: Final = ("pay", "refund", "late_capture")
+KINDS: Final = ("pay", "refund", "late_capture", "collect", "void")
 WITHOUT_PROVIDER: Final = ("late_capture",)
-CHARGING: Final = frozenset({"capture", "pay"})
 BATCH_MAX: Final = 128  # Messages per lane: two statements before the calls, a handful after.
 LANES: Final = 2  # While one lane writes its answers, the other keeps the provider busy.
 # No message is taken again while its call is under way: a call begins soon after its message was
@@ -51,22 +44,10 @@ STORE_PAUSE_SECONDS: Final = 0.5  # … so that its restart costs no repeated ca
 QUERY_AFTER_SECONDS: Final = 10.0  # A webhook that has not come by then is asked after.
 QUERY_IDLE_SECONDS: Final = 0.5
 QUERY_BATCH_MAX: Final = 64
-REFUND_SECONDS_MAX: Final = 60.0  # Between questions after a refund that takes its time.
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What became of one message: a provider's word, nothing to do, or an error."""
-
-    message: Message
-    result: ProviderResult | None = None
-    error: str | None = None
-    away: bool = False  # The provider did not answer.
-    # The error is nobody's fault: repeat without counting, within so long.
-    repeat_seconds_max: float | None = None
 
 
 class Payer:
-    """Serves 'capture', 'pay', 'refund' and 'late_capture'. `capture_with` names a provider."""
+    """Serves 'capture', 'pay', 'collect', 'void', 'refund' and 'late_capture'. `capture_with` names a provider."""
 
     def __init__(
         self,
@@ -91,7 +72,7 @@ class Payer:
     @property
     def charges_of(self) -> frozenset[str]:
         """The kinds of messages that it asks a provider to charge for, while one answers."""
-        return CHARGING.intersection(self._kinds) if self._providers else frozenset()
+        return calls.CHARGING.intersection(self._kinds) if self._providers else frozenset()
 
     @property
     def is_away(self) -> bool:
@@ -111,9 +92,9 @@ class Payer:
         messages, charges = await self._take()
         await self._mark_tried(messages, charges)
         late = [message for message in messages if message.kind == "late_capture"]
-        calls = [message for message in messages if message.kind != "late_capture"]
+        asked = [message for message in messages if message.kind != "late_capture"]
         answers = await asyncio.gather(
-            *(self._ask(message, _charge_of(message, charges), begin_by) for message in calls)
+            *(self._ask(message, _charge_of(message, charges), begin_by) for message in asked)
         )
         self._provider_away = any(answer.away for answer in answers)
         await self._settle(answers)
@@ -130,7 +111,7 @@ class Payer:
                 unheard = await take_unheard(
                     connection, after_seconds=QUERY_AFTER_SECONDS, count=QUERY_BATCH_MAX
                 )
-        answers = await asyncio.gather(*(self._query(*payment) for payment in unheard))
+        answers = await asyncio.gather(*(self._query(row) for row in unheard))
         results = [result for result in answers if result is not None]
         if results:
             with postgres_errors():
@@ -200,7 +181,7 @@ class Payer:
             charge["payment_id"]
             for message in messages
             if (charge := _charge_of(message, charges)) is not None
-            and _is_to_charge(message, charge)
+            and calls.is_to_charge(message, charge)
             and (message.kind, message.attempts) != ("capture", 1)  # Marked when it was made.
         ]
         if tried:
@@ -215,34 +196,22 @@ class Payer:
         try:
             async with self._turns:
                 if self._stopped.is_set() or asyncio.get_running_loop().time() > begin_by:
-                    return _postponed(message, "it had no turn in time")
+                    return postponed(message, "it had no turn in time")
                 async with asyncio.timeout(CALL_SECONDS_MAX):
-                    result = await self._call(message, charge)
-                return _answer(message, charge, result)
+                    result = await calls.call(self._providers[charge["provider"]], message, charge)
+                return calls.answer(message, charge, result)
         except (Unavailable, TimeoutError) as error:
             reason = str(error) or f"no answer within {CALL_SECONDS_MAX} s"
-            return _postponed(message, reason, away=True)
+            return postponed(message, reason, away=True)
         except Exception as error:
             logger.exception("A payment call failed.", extra={"action": "payment_call_failed"})
             return Answer(message, error=f"{type(error).__name__}: {error}")
 
-    async def _call(self, message: Message, charge: Row) -> ProviderResult | None:
-        provider, payment_id = self._providers[charge["provider"]], charge["payment_id"]
-        if message.kind == "refund":
-            if charge["status"] != PaymentStatus.REFUNDING:
-                return None
-            return await provider.refund(payment_id)
-        if charge["status"] not in OPEN:
-            return None
-        if _is_to_charge(message, charge):
-            return await _create(provider, charge)
-        # Too late to charge; but an earlier attempt may have, unheard.
-        return await provider.query(payment_id)
-
-    async def _query(self, payment_id: str, provider: str) -> ProviderResult | None:
+    async def _query(self, row: Row) -> ProviderResult | None:
+        provider, payment_id = row["provider"], row["payment_id"]
         try:
             async with self._turns, asyncio.timeout(CALL_SECONDS_MAX):
-                return await self._providers[provider].query(payment_id)
+                return await self._providers[provider].query(calls.charge_of(row))
         except (Unavailable, TimeoutError):
             return None  # Still unknown; asked again when the others had their turn.
         except (KeyError, ProviderRefused) as error:
@@ -297,56 +266,11 @@ class Payer:
         try:
             await self._late_captures.serve(message, charge)
         except Unavailable as error:
-            await self._write([_postponed(message, str(error))])
+            await self._write([postponed(message, str(error))])
         except Exception as error:
             # Of this one alone: those behind it are not to wait.
             logger.exception("A late payment failed.", extra={"action": "late_capture_failed"})
             await self._write([Answer(message, error=f"{type(error).__name__}: {error}")])
-
-
-async def _create(provider: Provider, charge: Row) -> ProviderResult:
-    request = PaymentRequest(
-        charge["payment_id"], charge["amount_minor"], charge["currency"], charge["options"]
-    )
-    try:
-        result = await provider.create(request)
-    except ProviderRefused as error:
-        return ProviderResult(request.payment_id, ChargeStatus.FAILED, detail=str(error))
-    if result.status is ChargeStatus.UNKNOWN:
-        raise ProviderUnavailable("The provider does not know the charge that it was to make.")
-    return result
-
-
-def _is_to_charge(message: Message, charge: Row) -> bool:
-    return bool(
-        message.kind in CHARGING
-        and charge["status"] in OPEN
-        and charge["order_status"] == OrderStatus.AWAITING_PAYMENT
-    )
-
-
-def _answer(message: Message, charge: Row, result: ProviderResult | None) -> Answer:
-    """What a provider's word means for the message: done, or to be repeated."""
-    status = None if result is None else result.status
-    match message.kind, status:
-        case "refund", ChargeStatus.PENDING:
-            return _postponed(message, "the refund is under way", REFUND_SECONDS_MAX)
-        case "refund", ChargeStatus.CAPTURED | ChargeStatus.FAILED | ChargeStatus.UNKNOWN:
-            return Answer(message, error=f"asked to refund it, the provider says it is {status}")
-        case _, ChargeStatus.UNKNOWN if charge["under_way"]:
-            return _postponed(message, "the charge may be on its way")
-        case _:
-            return Answer(message, result)
-
-
-def _postponed(
-    message: Message,
-    reason: str,
-    seconds_max: float = outbox.POSTPONE_SECONDS_MAX,
-    *,
-    away: bool = False,
-) -> Answer:
-    return Answer(message, error=reason, away=away, repeat_seconds_max=seconds_max)
 
 
 async def _repeat(connection: Connection, answer: Answer) -> None:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from engine.errors import Conflict, UnknownReservation
+from engine.errors import Conflict, Invalid, UnknownReservation
 from engine.ids import Ids
 from engine.inventory import Batcher
 from engine.model import Money, OrderStatus, PaymentStatus
@@ -31,6 +31,14 @@ class Payment(msgspec.Struct, frozen=True):
     amount: Money
     created_at: datetime
     detail: str | None = None
+
+
+class Visit(NamedTuple):
+    """From where a buyer pays, for the provider to know."""
+
+    return_path: str | None = None
+    client_address: str | None = None
+    language: str = "en"
 
 
 class Webhook(NamedTuple):
@@ -59,11 +67,15 @@ class PaymentService:
         provider: str,
         options: Mapping[str, object],
         idempotency_key: str,
+        *,
+        visit: Visit = Visit(),  # noqa: B008  # Frozen.
+        currencies: frozenset[str] | None = None,
     ) -> Payment:
-        """Records a payment and the wish to make it, in one transaction.
+        """Records a payment and the wish to make it, in one transaction. None: in any currency.
 
         The same key gives the same payment again. Raises UnknownReservation where the buyer has no
-        such order (yet), Conflict: `order_not_payable`, `too_many_payments`, `idempotency_mismatch`.
+        such order (yet), Conflict: `order_not_payable`, `too_many_payments`, `idempotency_mismatch`;
+        Invalid where the provider does not take the order's currency.
         """
         key = f"buyer:{idempotency_key}"  # Never the engine's own key.
         with postgres_errors():
@@ -77,6 +89,7 @@ class PaymentService:
                     if row["idempotency_key"] == key:
                         return _replay(row, provider, options)
                 _check_payable(order["status"], len(earlier))
+                _check_currency(provider, order["currency"], currencies)
                 row = await store.add_payment(
                     connection,
                     payment_id=self._ids.new("pay"),
@@ -87,6 +100,7 @@ class PaymentService:
                     options=options,
                     amount_minor=order["amount_minor"],
                     currency=order["currency"],
+                    **visit._asdict(),
                 )
                 await outbox.put(connection, "pay", [(sale_id, row["payment_id"])])
         return _payment(row)
@@ -169,6 +183,11 @@ def _check_payable(status: str, payments: int) -> None:
         raise Conflict("order_not_payable", f"The order is {status}.")
     if payments >= store.PAYMENTS_PER_ORDER_MAX:
         raise Conflict("too_many_payments", "The order has too many payments already.")
+
+
+def _check_currency(provider: str, currency: str, currencies: frozenset[str] | None) -> None:
+    if currencies is not None and currency not in currencies:
+        raise Invalid("provider", f"{provider} takes no {currency}")
 
 
 def _replay(row: store.Row, provider: str, options: Mapping[str, object]) -> Payment:

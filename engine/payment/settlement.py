@@ -6,13 +6,14 @@ down the list created, pending, failed, captured, refunding, refunded.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from engine import metrics
 from engine.model import OrderStatus, PaymentStatus
-from engine.payment.provider import ChargeStatus, ProviderResult
+from engine.payment.provider import Action, ChargeStatus, ProviderResult
 from engine.store import outbox
 from engine.store.database import Connection
 from engine.store.payments import Row, fetch_standings, lock_orders_of_payments, write_payments
@@ -31,6 +32,8 @@ class Change(msgspec.Struct, frozen=True):
     status: PaymentStatus
     provider_ref: str | None
     detail: str | None
+    action: Action | None = None
+    at: datetime | None = None  # Captured or refunded, by the provider's clock.
 
 
 @dataclass
@@ -72,6 +75,8 @@ class Settlement:
     refunded: list[OrderKey] = field(default_factory=list)
     late: list[tuple[str, str]] = field(default_factory=list)  # (sale_id, payment_id)
     to_refund: list[tuple[str, str]] = field(default_factory=list)
+    to_collect: list[tuple[str, str]] = field(default_factory=list)
+    to_void: list[tuple[str, str]] = field(default_factory=list)
     wrong: list[ProviderResult] = field(default_factory=list)
 
     def hear(self, result: ProviderResult) -> None:
@@ -80,7 +85,9 @@ class Settlement:
         payment = order.payments[result.payment_id]
         match result.status:
             case ChargeStatus.PENDING if payment.status in OPEN:
-                self._change(payment, PaymentStatus.PENDING, result)
+                self._wait(order, payment, result)
+            case ChargeStatus.AUTHORIZED if payment.status in NOT_CAPTURED:
+                self._authorize(order, payment, result)
             case ChargeStatus.UNKNOWN if payment.under_way:
                 pass  # Perhaps known in a moment; never taken for a failure.
             case ChargeStatus.FAILED | ChargeStatus.UNKNOWN if payment.status in OPEN:
@@ -89,6 +96,26 @@ class Settlement:
                 self._capture(order, payment, result)
             case ChargeStatus.REFUNDED if payment.status is not PaymentStatus.REFUNDED:
                 self._refund(order, payment, result)
+
+    def _wait(self, order: OrderStanding, payment: PaymentStanding, word: ProviderResult) -> None:
+        self._change(payment, PaymentStatus.PENDING, word)
+        if word.action is not None and order.status is not OrderStatus.AWAITING_PAYMENT:
+            self.to_void.append((order.key.sale_id, payment.payment_id))  # Too late to be asked.
+
+    def _authorize(
+        self, order: OrderStanding, payment: PaymentStanding, word: ProviderResult
+    ) -> None:
+        """Held, not taken: only of an order that awaits it, and only the amount that was asked."""
+        key = (order.key.sale_id, payment.payment_id)
+        is_fit = _is_as_asked(payment, word)
+        if not is_fit:
+            self.wrong.append(word)
+        if payment.status in OPEN:
+            self._change(payment, PaymentStatus.PENDING, word)
+        if is_fit and order.status is OrderStatus.AWAITING_PAYMENT and payment.status in OPEN:
+            self.to_collect.append(key)
+        else:
+            self.to_void.append(key)
 
     def _fail(self, order: OrderStanding, payment: PaymentStanding, word: ProviderResult) -> None:
         self._change(payment, PaymentStatus.FAILED, word, word.detail or word.status)
@@ -104,7 +131,7 @@ class Settlement:
     def _capture(
         self, order: OrderStanding, payment: PaymentStanding, word: ProviderResult
     ) -> None:
-        if (word.amount_minor, word.currency) != (payment.amount_minor, payment.currency):
+        if not _is_as_asked(payment, word):
             self.wrong.append(word)
             self._give_back(order, payment, word, "wrong_amount")
         elif order.status is OrderStatus.AWAITING_PAYMENT:
@@ -143,8 +170,17 @@ class Settlement:
     ) -> None:
         payment.status = status
         self.changes[payment.payment_id] = Change(
-            payment.payment_id, status, word.provider_ref, detail
+            payment.payment_id,
+            status,
+            word.provider_ref,
+            detail,
+            word.action if status is PaymentStatus.PENDING else None,
+            None if word.at_ms is None else datetime.fromtimestamp(word.at_ms / 1000, UTC),
         )
+
+
+def _is_as_asked(payment: PaymentStanding, word: ProviderResult) -> bool:
+    return (word.amount_minor, word.currency) == (payment.amount_minor, payment.currency)
 
 
 async def settle(connection: Connection, results: Sequence[ProviderResult]) -> set[str]:
@@ -194,6 +230,8 @@ async def _write(connection: Connection, settlement: Settlement) -> None:
     await resolve(connection, REFUND, settlement.refunded)
     await outbox.put(connection, "late_capture", settlement.late)
     await outbox.put(connection, "refund", settlement.to_refund)
+    await _put_once(connection, "collect", settlement.to_collect)
+    await _put_once(connection, "void", settlement.to_void)
     for result in settlement.wrong:
         await outbox.bury(
             connection,
@@ -201,7 +239,16 @@ async def _write(connection: Connection, settlement: Settlement) -> None:
             sale_id=settlement.orders[result.payment_id].key.sale_id,
             reference=result.payment_id,
             body=msgspec.json.encode(result),
-            error="the provider captured another amount than asked; it is being refunded",
+            error="the provider charged another amount than asked; it is being given back",
         )
     for change in settlement.changes.values():
         metrics.payments.labels(change.status.value).inc()
+
+
+async def _put_once(
+    connection: Connection, kind: str, references: Iterable[tuple[str, str]]
+) -> None:
+    """An authorization is heard of by webhook and by every question; one message will do."""
+    for sale_id, payment_id in dict.fromkeys(references):
+        if not await outbox.is_waiting(connection, kind, sale_id, payment_id):
+            await outbox.put(connection, kind, [(sale_id, payment_id)])

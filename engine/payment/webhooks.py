@@ -58,11 +58,14 @@ class Inbox:
                 events.append((row, self._read(row)))
             except WebhookRefused as error:
                 await _bury(connection, row, str(error))
-        unknown = await settle(connection, [event.result for _, event in events])
+        told = [event.result for _, event in events if event.result is not None]
+        unknown = await settle(connection, told)
+        handled: list[Row] = []
         for row, event in events:
-            if event.result.payment_id in unknown:
+            if event.result is not None and event.result.payment_id in unknown:
                 await _fail(connection, row, f"no payment {event.result.payment_id}")
-        handled = [row for row, event in events if event.result.payment_id not in unknown]
+            else:
+                handled.append(row)
         await finish_webhooks(connection, [_key(row) for row in handled])
 
     async def _handle_each(self, connection: Connection) -> int:

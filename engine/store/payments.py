@@ -1,6 +1,7 @@
 """Stores payments and webhooks. Decides nothing: what follows from a payment is `payment.settlement`."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, Protocol, TypeAlias
 
 from engine.store.database import Connection
@@ -20,6 +21,10 @@ class Change(Protocol):
     def provider_ref(self) -> str | None: ...
     @property
     def detail(self) -> str | None: ...
+    @property
+    def action(self) -> object | None: ...
+    @property
+    def at(self) -> datetime | None: ...
 
 
 PAYMENTS_PER_ORDER_MAX: Final = 16  # A buyer who tries more often needs a person, not a retry.
@@ -28,6 +33,13 @@ CHARGE_SECONDS_MAX: Final = 30
 # Whether that is so, as a column.
 UNDER_WAY: Final = f"""
     coalesce(p.tried_at > now() - interval '{CHARGE_SECONDS_MAX} s', false) AS under_way
+    """
+
+# A payment as it is carried to its provider, with its order.
+CHARGE: Final = f"""
+    p.payment_id, p.sale_id, p.reservation_id, p.idempotency_key, p.provider, p.options,
+    p.amount_minor, p.currency, p.status, p.provider_ref, p.created_at, p.return_path,
+    p.client_address, p.language, o.status AS order_status, o.user_id, o.reserved_until, {UNDER_WAY}
     """
 
 COLUMNS: Final = (
@@ -82,13 +94,17 @@ async def add_payment(
     options: Mapping[str, object],
     amount_minor: int,
     currency: str,
+    return_path: str | None = None,
+    client_address: str | None = None,
+    language: str = "en",
 ) -> Row:
     """A new payment, in status created."""
     return await connection.fetchrow(
         f"""
         INSERT INTO payments (payment_id, sale_id, reservation_id, idempotency_key, provider,
-                              options, amount_minor, currency, status)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'created') RETURNING {COLUMNS}
+                              options, amount_minor, currency, status, return_path,
+                              client_address, language)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'created', $9, $10, $11) RETURNING {COLUMNS}
         """,  # noqa: S608
         payment_id,
         sale_id,
@@ -98,6 +114,9 @@ async def add_payment(
         options,
         amount_minor,
         currency,
+        return_path,
+        client_address,
+        language,
     )
 
 
@@ -138,13 +157,10 @@ async def fetch_charges(
     """Payments by id, and the engine's own by order, each with the order's status and user."""
     rows: list[Row] = await connection.fetch(
         f"""
-        SELECT p.payment_id, p.sale_id, p.reservation_id, p.idempotency_key, p.provider, p.options,
-               p.amount_minor, p.currency, p.status, o.status AS order_status, o.user_id, {UNDER_WAY}
-        FROM payments p JOIN orders o USING (sale_id, reservation_id)
+        SELECT {CHARGE} FROM payments p JOIN orders o USING (sale_id, reservation_id)
         WHERE p.payment_id = ANY ($1::text[])
         UNION ALL
-        SELECT p.payment_id, p.sale_id, p.reservation_id, p.idempotency_key, p.provider, p.options,
-               p.amount_minor, p.currency, p.status, o.status, o.user_id, {UNDER_WAY}
+        SELECT {CHARGE}
         FROM unnest($2::text[], $3::text[]) AS wanted(sale_id, reservation_id)
         JOIN payments p USING (sale_id, reservation_id) JOIN orders o USING (sale_id, reservation_id)
         WHERE p.idempotency_key = 'auto'
@@ -203,31 +219,40 @@ async def write_payments(connection: Connection, changes: Sequence[Change]) -> N
             """
             UPDATE payments
             SET status = change.status, provider_ref = coalesce(change.ref, provider_ref),
-                detail = coalesce(change.detail, payments.detail), updated_at = now()
-            FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
-                     AS change(payment_id, status, ref, detail)
+                detail = coalesce(change.detail, payments.detail),
+                action = coalesce(change.action, payments.action),
+                captured_at = CASE WHEN change.status IN ('captured', 'refunding')
+                    THEN coalesce(captured_at, change.at, now()) ELSE captured_at END,
+                refunded_at = CASE WHEN change.status = 'refunded'
+                    THEN coalesce(change.at, now()) ELSE refunded_at END,
+                updated_at = now()
+            FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::jsonb[],
+                        $6::timestamptz[])
+                     AS change(payment_id, status, ref, detail, action, at)
             WHERE payments.payment_id = change.payment_id
             """,
             [change.payment_id for change in changes],
             [change.status for change in changes],
             [change.provider_ref for change in changes],
             [change.detail for change in changes],
+            [change.action for change in changes],
+            [change.at for change in changes],
         )
 
 
-async def take_unheard(
-    connection: Connection, *, after_seconds: float, count: int
-) -> list[tuple[str, str]]:
-    """(payment_id, provider) of payments to ask the provider about, longest not asked about first.
+async def take_unheard(connection: Connection, *, after_seconds: float, count: int) -> list[Row]:
+    """Payments to ask the provider about, longest not asked about first.
 
     Asked after `after_seconds`, then ever more rarely: each pause is half the payment's age. An
     order whose deadline has passed is asked for once at once, because its expiry waits for it. One
     without an answer is asked again after `after_seconds`, when all others had their turn.
     """
-    rows = await connection.fetch(
+    rows: list[Row] = await connection.fetch(
         """
-        UPDATE payments SET asked_at = now()
-        WHERE payment_id = ANY (ARRAY(
+        UPDATE payments asked SET asked_at = now()
+        FROM orders
+        WHERE (orders.sale_id, orders.reservation_id) = (asked.sale_id, asked.reservation_id)
+          AND asked.payment_id = ANY (ARRAY(
             SELECT p.payment_id
             FROM payments p JOIN orders o USING (sale_id, reservation_id)
             WHERE p.status IN ('created', 'pending', 'refunding') AND (
@@ -242,12 +267,13 @@ async def take_unheard(
             ORDER BY p.asked_at NULLS FIRST, p.updated_at LIMIT $2
             -- Whoever settles locks several of them, in an order of its own.
             FOR NO KEY UPDATE OF p SKIP LOCKED))
-        RETURNING payment_id, provider
+        RETURNING asked.payment_id, asked.provider, asked.amount_minor, asked.currency,
+                  asked.provider_ref, asked.created_at, orders.reserved_until
         """,
         after_seconds,
         count,
     )
-    return [(row["payment_id"], row["provider"]) for row in rows]
+    return rows
 
 
 async def add_webhooks(

@@ -19,6 +19,7 @@ from engine.payment import payer, settlement
 from engine.payment.late import LateCaptures
 from engine.payment.payer import QUERY_BATCH_MAX
 from engine.payment.provider import (
+    Charge,
     ChargeStatus,
     PaymentRequest,
     ProviderRefused,
@@ -203,10 +204,10 @@ async def test_payments_without_an_answer_keep_none_from_being_asked_about(
     shop.provider.become(last, CAPTURED)
     query = shop.provider.query
 
-    async def answer_for_one(payment_id: str) -> ProviderResult:
-        if payment_id != last:
+    async def answer_for_one(charge: Charge) -> ProviderResult:
+        if charge.payment_id != last:
             raise ProviderUnavailable("not for this one")
-        return await query(payment_id)
+        return await query(charge)
 
     monkeypatch.setattr(shop.provider, "query", answer_for_one)
     assert [await shop.payer.query_once() for _ in range(3)] == [0, 1, 0]
@@ -442,8 +443,8 @@ async def test_refund_that_takes_its_time_is_followed_to_its_end(
     await shop.check_books()
 
 
-async def under_way(payment_id: str) -> ProviderResult:
-    return ProviderResult(payment_id, PENDING)
+async def under_way(charge: Charge) -> ProviderResult:
+    return ProviderResult(charge.payment_id, PENDING)
 
 
 async def late_payment(shop: Shop) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from itertools import count
 
 import msgspec
@@ -19,10 +20,13 @@ from engine.orders import OrderService
 from engine.payment.late import LateCaptures
 from engine.payment.payer import Payer
 from engine.payment.provider import (
+    Action,
+    Charge,
     ChargeStatus,
     PaymentRequest,
     ProviderRefused,
     ProviderResult,
+    StatementLine,
     WebhookEvent,
 )
 from engine.payment.sandbox import SandboxCharge, SandboxEvent, SandboxProvider
@@ -50,8 +54,12 @@ class ObedientProvider:
     """A provider whose charges become what the test says. Idempotent, as a real one."""
 
     name = "sandbox"
+    offer = SandboxProvider.offer
+    acknowledgement = SandboxProvider.acknowledgement
+    bill_offset_hours = 0
 
     def __init__(self) -> None:
+        self.action: Action | None = None  # What a buyer of a new charge has to do.
         self.charges: dict[str, ProviderResult] = {}
         self.answer = ChargeStatus.CAPTURED  # What a new charge becomes.
         self.down = False
@@ -65,24 +73,49 @@ class ObedientProvider:
         self.charges.setdefault(
             request.payment_id,
             ProviderResult(
-                request.payment_id, self.answer, request.amount_minor, request.currency, "ref"
+                request.payment_id,
+                self.answer,
+                request.amount_minor,
+                request.currency,
+                "ref",
+                action=self.action,
             ),
         )
         return self._answer(request.payment_id)
 
-    async def query(self, payment_id: str) -> ProviderResult:
+    async def query(self, charge: Charge) -> ProviderResult:
         self.calls["query"] += 1
         self._check_up()
-        return self._answer(payment_id)
+        return self._answer(charge.payment_id)
 
-    async def refund(self, payment_id: str) -> ProviderResult:
+    async def capture(self, charge: Charge) -> ProviderResult:
+        self.calls["capture"] += 1
+        self._check_up()
+        if self.charges[charge.payment_id].status is ChargeStatus.AUTHORIZED:
+            self.become(charge.payment_id, ChargeStatus.CAPTURED)
+        return self._answer(charge.payment_id)
+
+    async def cancel(self, charge: Charge) -> ProviderResult:
+        self.calls["cancel"] += 1
+        self._check_up()
+        if self.charges[charge.payment_id].status in {
+            ChargeStatus.PENDING,
+            ChargeStatus.AUTHORIZED,
+        }:
+            self.become(charge.payment_id, ChargeStatus.FAILED)
+        return self._answer(charge.payment_id)
+
+    async def refund(self, charge: Charge) -> ProviderResult:
         self.calls["refund"] += 1
         self._check_up()
-        charge = self.charges[payment_id]
-        if charge.status not in {ChargeStatus.CAPTURED, ChargeStatus.REFUNDED}:
+        known = self.charges[charge.payment_id]
+        if known.status not in {ChargeStatus.CAPTURED, ChargeStatus.REFUNDED}:
             raise ProviderRefused("not captured")
-        self.become(payment_id, ChargeStatus.REFUNDED)
-        return self._answer(payment_id)
+        self.become(charge.payment_id, ChargeStatus.REFUNDED)
+        return self._answer(charge.payment_id)
+
+    async def statement(self, day: date) -> list[StatementLine]:
+        raise AssertionError("nobody asks this provider for a statement")
 
     def become(self, payment_id: str, status: ChargeStatus) -> None:
         charge = self.charges[payment_id]
@@ -100,7 +133,9 @@ class ObedientProvider:
         told = msgspec.structs.replace(told, **changes)
         return event_id, msgspec.json.encode(SandboxEvent(event_id, told))
 
-    def parse_webhook(self, headers: Mapping[str, str], body: bytes, now_ms: int) -> WebhookEvent:
+    async def parse_webhook(
+        self, headers: Mapping[str, str], body: bytes, now_ms: int
+    ) -> WebhookEvent:
         raise AssertionError("webhooks of this provider come through the inbox")
 
     def read_event(self, body: bytes) -> WebhookEvent:
