@@ -13,6 +13,9 @@ BUYERS ?= 50000
 USERS ?= 200
 SECONDS ?= 30
 
+# How many processes share the tests, each with servers of its own. Many of them wait: one more than cores.
+TEST_PROCESSES ?= 3
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -25,7 +28,7 @@ run: $(VENV)/run.stamp $(VENV)/build.stamp  ## Run the whole engine with a demo 
 	@exec env DOORBUSTER_PORT="$${PORT:-$${DOORBUSTER_PORT:-8080}}" $(BIN)/doorbuster up --demo
 
 test: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Run all tests on real servers of their own
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 lint: $(VENV)/dev.stamp $(VENV)/build.stamp  ## Check style, types and the directions of imports
 	@$(BIN)/ruff check

@@ -8,6 +8,7 @@ from api.mail.orders import OrderMails
 from api.mail.senders import make_sender
 from api.points.expiry import PointsExpiry
 from api.returns.refunds import ReturnRefunds
+from api.search.freshness import Freshness
 from api.shipping.shipper import Shipper, Tracker
 from api.subscriptions.loops import Deliverer, FanOut
 from api.users.links import LinkSender, links_url
@@ -26,6 +27,7 @@ def shop_loops(engine: Engine, http: HttpClient) -> list[tuple[str, Loop]]:
         ("Sweeper", Sweeper(engine.pool, engine.clock)),
         ("Order mails", OrderMails(engine.pool)),
         ("Mailer", Mailer(engine.pool, make_sender(engine.settings))),
+        ("Search index", Freshness(engine.pool)),
         ("Shipper", Shipper(engine.pool, carriers)),
         ("Tracker", Tracker(engine.pool, carriers)),
         ("Return refunds", ReturnRefunds(engine.pool, engine.payments)),

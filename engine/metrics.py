@@ -27,6 +27,9 @@ orders_oversold: Final = Counter(
 orders_expired: Final = Counter("doorbuster_orders_expired", "Orders whose deadline passed.")
 payments: Final = Counter("doorbuster_payments", "Payments, by what became of them.", ["status"])
 webhooks: Final = Counter("doorbuster_webhooks", "Webhooks received, by result.", ["result"])
+deliveries: Final = Counter(
+    "doorbuster_deliveries", "Attempts to tell other systems of an event, by result.", ["result"]
+)
 mails: Final = Counter("doorbuster_mails", "Mails, by what became of them.", ["state"])
 dead_letters: Final = Counter("doorbuster_dead_letters", "Given up after N tries.", ["source"])
 stream_entries: Final = Gauge(
