@@ -57,7 +57,7 @@ def document_of(source: Source) -> Document:
         ("B", brand.han),
         ("C", [*own.han, *names.han]),
     ]
-    pairs = _pairs([*source.names.values(), source.brand, *(own_names(source))])
+    grams = _grams([*source.names.values(), source.brand, *category_names(source)])
     return Document(
         source.product_id,
         _line([*own.other_heads, *names.other_heads]),
@@ -65,7 +65,7 @@ def document_of(source: Source) -> Document:
         _line([*own.other, *names.other]),
         _line([*above.other, *rest.other], once=False),
         vector_text(title),
-        vector_text([*title, ("C", above.han), ("D", [*rest.han, *pairs])]),
+        vector_text([*title, ("C", above.han), ("D", [*rest.han, *grams])]),
     )
 
 
@@ -74,14 +74,14 @@ def merged(cuts: Iterable[Cut]) -> Cut:
     return Cut(*(tuple(word for cut in every for word in cut[field]) for field in range(4)))
 
 
-def own_names(source: Source) -> Iterable[str]:
+def category_names(source: Source) -> Iterable[str]:
     return (name for each in source.categories for name in each.values())
 
 
 def words_of(source: Source) -> dict[str, int]:
     """What a mistyped word may have meant, with its weight: 3 what it is, 2 brand, 1 else."""
     weights: dict[str, int] = {}
-    named = [*source.names.values(), *own_names(source)]
+    named = [*source.names.values(), *category_names(source)]
     cuts = [cut_name(name) for name in named]
     brand = cut_text(source.brand)
     for weight, words in (
@@ -107,14 +107,22 @@ def phrases_of(source: Source) -> Iterator[Phrase]:
             yield Phrase(source.product_id, after[:START_LENGTH_MAX], name)
 
 
+def brands_of(sources: Iterable[Source]) -> list[tuple[str, str]]:
+    """Each brand once, by its beginning."""
+    brands = {source.brand for source in sources if source.brand}
+    return [(fold(brand)[:START_LENGTH_MAX], brand) for brand in sorted(brands)]
+
+
 def gaps_text(word: str) -> str:
     """The gaps of a Han word, by spaces; none of others, which trigrams find."""
     return " ".join(gaps_of(word)) if han_runs(word) else ""
 
 
-def _pairs(texts: Iterable[str]) -> Iterator[str]:
+def _grams(texts: Iterable[str]) -> Iterator[str]:
+    """Each Han character, and each two side by side."""
     for text in texts:
         for run in han_runs(fold(text)):
+            yield from run
             yield from pairs_of(run)
 
 

@@ -11,6 +11,7 @@ from api.search.documents import (
     Document,
     Phrase,
     Source,
+    brands_of,
     document_of,
     gaps_text,
     phrases_of,
@@ -38,6 +39,12 @@ _WRITE_WORDS: Final = """
     FROM unnest($1::text[], $2::smallint[], $3::text[]) AS given (word, weight, gaps)
     WHERE NOT EXISTS (SELECT FROM search_words AS known
                       WHERE known.word = given.word AND known.weight >= given.weight)
+"""
+_WRITE_BRANDS: Final = """
+    INSERT INTO search_brands
+    SELECT start, brand FROM unnest($1::text[], $2::text[]) AS given (start, brand)
+    WHERE NOT EXISTS (SELECT FROM search_brands AS known
+                      WHERE known.start = given.start AND known.brand = given.brand)
 """
 _NEXT_IDS: Final = (
     "SELECT product_id FROM products WHERE product_id > $1 ORDER BY product_id LIMIT $2"
@@ -74,6 +81,11 @@ async def _write(connection: Connection, sources: list[Source]) -> None:
     phrases = [phrase for source in sources for phrase in phrases_of(source)]
     await connection.execute(_FORGET_NAMES, ids)
     await connection.execute(_WRITE_NAMES, *_columns(phrases, len(Phrase._fields)))
+    await connection.execute(_WRITE_BRANDS, *_columns(brands_of(sources), 2))
+    await _write_words(connection, sources)
+
+
+async def _write_words(connection: Connection, sources: list[Source]) -> None:
     words: dict[str, int] = {}
     for source in sources:
         for word, weight in words_of(source).items():

@@ -1,7 +1,7 @@
 -- Writes products' rows of the index: $1 ids, $2 heads, $3 brand, $4 names, $5 the rest (texts to
 -- stem), $6 and $7 the vectors of Han words. All else comes from the catalogue as it is now.
 INSERT INTO product_search AS old
-    (product_id, path, brand, prices, in_stock, created_at, title, words)
+    (product_id, path, brand, prices, in_stock, rating, created_at, title, words)
 SELECT products.product_id, categories.path, products.brand,
        (SELECT coalesce(jsonb_object_agg(trim(least.currency), least.amount), '{}')
         FROM (SELECT currency, min(amount_minor) AS amount
@@ -9,9 +9,12 @@ SELECT products.product_id, categories.path, products.brand,
               WHERE skus.product_id = products.product_id AND skus.active
               GROUP BY currency) AS least),
        EXISTS (SELECT FROM skus JOIN sale_items
-                   ON sale_items.sale_id = 'shop' AND sale_items.sku = skus.sku
+                   -- The engine's columns sort as the database does, the shop's by bytes.
+                   ON sale_items.sale_id = 'shop' AND sale_items.sku = skus.sku COLLATE "default"
                WHERE skus.product_id = products.product_id AND skus.active
                  AND sale_items.stocked > sale_items.ordered),
+       coalesce((SELECT sum::real / nullif(count, 0) FROM product_ratings AS rated
+                 WHERE rated.product_id = products.product_id), 0),
        products.created_at,
        made.title,
        made.title || setweight(to_tsvector('english', made.rest), 'D') || made.han_words::tsvector
@@ -25,5 +28,5 @@ JOIN products USING (product_id) JOIN categories USING (category_id)
 ORDER BY products.product_id
 ON CONFLICT (product_id) DO UPDATE SET
     path = excluded.path, brand = excluded.brand, prices = excluded.prices,
-    in_stock = excluded.in_stock, created_at = excluded.created_at,
+    in_stock = excluded.in_stock, rating = excluded.rating, created_at = excluded.created_at,
     title = excluded.title, words = excluded.words

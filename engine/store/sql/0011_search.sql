@@ -18,6 +18,8 @@ CREATE TABLE product_search (
 ALTER TABLE product_search ALTER title SET STORAGE MAIN, ALTER words SET STORAGE EXTERNAL;
 -- Without a list of pending entries: every search would read it.
 CREATE INDEX product_search_words ON product_search USING gin (words) WITH (fastupdate = off);
+CREATE INDEX product_search_heads ON product_search
+    USING gin (ts_filter(title, '{a}')) WITH (fastupdate = off);
 CREATE INDEX product_search_path ON product_search USING gin (path) WITH (fastupdate = off);
 CREATE INDEX product_search_brand ON product_search (brand, created_at, product_id);
 CREATE INDEX product_search_newest ON product_search (created_at, product_id);
@@ -45,11 +47,25 @@ CREATE TABLE search_names (
 CREATE INDEX search_names_start ON search_names (start);
 CREATE INDEX search_names_of_product ON search_names (product_id);
 
+-- Brands, in lower case. One may outlive its last product, and stand here twice, as words may.
+CREATE TABLE search_brands (
+    start text COLLATE "C" NOT NULL,
+    brand text COLLATE "C" NOT NULL
+);
+CREATE INDEX search_brands_start ON search_brands (start);
+
 -- Products whose stock or rating changed: written without a lock that a buyer could wait for,
 -- looked at by the worker within a second.
 CREATE TABLE search_stale (
     product_id text COLLATE "C" NOT NULL
 );
+
+-- For whatever table has a product's rating: AFTER INSERT OR UPDATE, FOR EACH ROW.
+CREATE FUNCTION note_rating() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO search_stale VALUES (new.product_id);
+    RETURN NULL;
+END $$;
 
 CREATE FUNCTION note_stock_flip() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
