@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from api.moments import moment_text
 from api.points.bodies import Balance, DeductionBody, Expiring, GrantBody, RuleBody
 from api.pricing.money import minor_per_major
 from api.pricing.quote import PointsRule
