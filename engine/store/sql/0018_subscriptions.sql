@@ -28,7 +28,7 @@ CREATE INDEX deliveries_by_state ON deliveries (subscription_id, state, delivery
 
 -- How far events were handed to the deliveries: one row.
 CREATE TABLE fan_out (
-    only       boolean PRIMARY KEY DEFAULT true CHECK (only),
+    one        boolean PRIMARY KEY DEFAULT true CHECK (one),
     written_by xid8 NOT NULL,
     event_id   bigint NOT NULL
 );
