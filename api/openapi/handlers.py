@@ -85,7 +85,7 @@ class Contract:
     """One process's copies of the document and of the page."""
 
     def __init__(self, routes: Sequence[Route], server: str | None) -> None:
-        self._routes = (*routes, *self.routes)
+        self.all_routes = (*routes, *self.routes)
         self._server = server or SERVER_DEFAULT
         self._making = asyncio.Lock()
         self._made: dict[str, Any] = {}
@@ -100,7 +100,7 @@ class Contract:
         )
 
     def document(self) -> dict[str, Any]:
-        return build_document(self._routes, version=version("doorbuster"), server=self._server)
+        return build_document(self.all_routes, version=version("doorbuster"), server=self._server)
 
     async def _show_document(self, _: Front, request: web.Request) -> Answer:
         copy: Copy = await self._once("document", self._write_document)
