@@ -9,7 +9,12 @@ from functools import cache
 from typing import Final
 
 from babel.core import get_global
-from babel.numbers import NumberPattern, get_currency_precision, parse_pattern
+from babel.numbers import (
+    NumberPattern,
+    get_currency_precision,
+    get_currency_symbol,
+    parse_pattern,
+)
 
 from api.language import locale_of
 from engine.model import Money
@@ -90,7 +95,7 @@ def allocate(amount: int, weights: Sequence[int]) -> list[int]:
 
 
 def format_money(money: Money, language: str) -> str:
-    """As people of that language write it: ¥1,299.00, US$12.50, JP¥1,299."""
+    """As people of that language write it: ¥1,299.00, US$12.50, JP¥1,299, KWD 1.299."""
     amount = Decimal(money.amount_minor).scaleb(-digits(money.currency))
     text: str = _pattern(money.currency, language).apply(
         amount, locale_of(language), currency=money.currency, currency_digits=False
@@ -101,6 +106,10 @@ def format_money(money: Money, language: str) -> str:
 @cache
 def _pattern(currency: str, language: str) -> NumberPattern:
     """How the language writes money, with the decimals of ISO 4217."""
-    pattern = parse_pattern(locale_of(language).currency_formats["standard"].pattern)
+    locale = locale_of(language)
+    text = locale.currency_formats["standard"].pattern
+    if get_currency_symbol(currency, locale)[-1].isalpha():
+        text = text.replace("¤", "¤\N{NO-BREAK SPACE}")  # As CLDR has it; babel does not read that.
+    pattern = parse_pattern(text)
     pattern.frac_prec = (digits(currency), digits(currency))
     return pattern

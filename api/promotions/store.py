@@ -106,12 +106,9 @@ async def give_back(connection: Connection, sale_id: str, reservation_id: str) -
 
     Orders need no such call: whatever moves them to cancelled, expired or refunded gives back.
     """
-    await connection.execute(
-        "SELECT give_back_promotions(ARRAY[$1], ARRAY[$2])", sale_id, reservation_id
-    )
-    await connection.execute(
-        "SELECT give_back_points(ARRAY[$1], ARRAY[$2])", sale_id, reservation_id
-    )
+    key = [sale_id], [reservation_id]
+    await connection.execute("SELECT give_back_promotions($1, $2, 'dropped')", *key)
+    await connection.execute("SELECT give_back_points($1, $2, 'dropped')", *key)
 
 
 async def _take_redemptions(

@@ -11,5 +11,5 @@ ON CONFLICT (sale_id, reservation_id, promotion_id) DO UPDATE
     SET state = 'taken', revision = excluded.revision, code = excluded.code,
         amount_minor = excluded.amount_minor, currency = excluded.currency, taken_at = now(),
         given_back_at = NULL
-    WHERE r.state = 'given_back'
+    WHERE r.state IN ('given_back', 'dropped')
 RETURNING promotion_id

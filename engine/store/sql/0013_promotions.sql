@@ -82,8 +82,10 @@ CREATE TABLE redemptions (
     code           text COLLATE "C" REFERENCES coupons,
     amount_minor   bigint NOT NULL CHECK (amount_minor > 0),
     currency       char(3) NOT NULL,
+    -- dropped: given back because the checkout became no order.
     -- honoured: the order was paid after it had expired, when a cap had no room for it any more.
-    state          text NOT NULL DEFAULT 'taken' CHECK (state IN ('taken', 'given_back', 'honoured')),
+    state          text NOT NULL DEFAULT 'taken'
+                   CHECK (state IN ('taken', 'given_back', 'dropped', 'honoured')),
     taken_at       timestamptz NOT NULL DEFAULT now(),
     given_back_at  timestamptz,
     PRIMARY KEY (sale_id, reservation_id, promotion_id),
@@ -93,8 +95,10 @@ CREATE INDEX redemptions_of_promotion ON redemptions (promotion_id, taken_at);
 CREATE TRIGGER redemptions_kept BEFORE DELETE OR TRUNCATE ON redemptions
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
--- Gives back what these checkouts had taken; what was given back before is passed over.
-CREATE FUNCTION give_back_promotions(sales text[], reservations text[]) RETURNS bigint
+-- Gives back what these checkouts had taken, which is 'given_back' or 'dropped' from then on; what
+-- was given back before is passed over.
+CREATE FUNCTION give_back_promotions(sales text[], reservations text[], becoming text)
+RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
     promotion_ids text[];
@@ -108,7 +112,7 @@ BEGIN
         WHERE state = 'taken' ORDER BY sale_id, reservation_id, promotion_id
         FOR UPDATE OF redemptions
     ), given AS (
-        UPDATE redemptions r SET state = 'given_back', given_back_at = now() FROM mine
+        UPDATE redemptions r SET state = becoming, given_back_at = now() FROM mine
         WHERE (r.sale_id, r.reservation_id, r.promotion_id)
             = (mine.sale_id, mine.reservation_id, mine.promotion_id)
         RETURNING r.promotion_id, r.user_id, r.code
@@ -189,7 +193,7 @@ BEGIN
     FROM after JOIN before USING (sale_id, reservation_id)
     WHERE after.status IN ('cancelled', 'expired', 'refunded') AND after.status <> before.status;
     IF sales IS NOT NULL THEN
-        PERFORM give_back_promotions(sales, reservations);
+        PERFORM give_back_promotions(sales, reservations, 'given_back');
     END IF;
     SELECT array_agg(sale_id), array_agg(reservation_id) INTO sales, reservations
     FROM after JOIN before USING (sale_id, reservation_id)
@@ -206,7 +210,7 @@ CREATE TRIGGER orders_promotions AFTER UPDATE ON orders
 -- A reservation that is cancelled before it was drained is stored as cancelled at once.
 CREATE FUNCTION give_back_promotions_of_order() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM give_back_promotions(ARRAY[NEW.sale_id], ARRAY[NEW.reservation_id]);
+    PERFORM give_back_promotions(ARRAY[NEW.sale_id], ARRAY[NEW.reservation_id], 'given_back');
     RETURN NULL;
 END $$;
 CREATE TRIGGER orders_stored_ended_promotions AFTER INSERT ON orders

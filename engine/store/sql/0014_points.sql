@@ -59,7 +59,7 @@ CREATE TABLE point_uses (
     user_id        text COLLATE "C" NOT NULL,
     points         bigint NOT NULL CHECK (points > 0),
     expires_at     timestamptz,                          -- when the last of them would have
-    state          text NOT NULL DEFAULT 'taken' CHECK (state IN ('taken', 'given_back')),
+    state          text NOT NULL DEFAULT 'taken' CHECK (state IN ('taken', 'given_back', 'dropped')),
     PRIMARY KEY (sale_id, reservation_id)
 );
 
@@ -160,14 +160,15 @@ BEGIN
     VALUES (sale, reservation, spender, wanted, expiry_of_points(spender, wanted))
     ON CONFLICT (sale_id, reservation_id) DO UPDATE
         SET state = 'taken', points = excluded.points, expires_at = excluded.expires_at
-        WHERE u.state = 'given_back';
+        WHERE u.state <> 'taken';
     RETURN NOT FOUND OR spend_points(
         (spender, 'spent', -wanted, sale, reservation, NULL, NULL, NULL)::point_move, now_at);
 END $$;
 
--- Marks what these checkouts spent as given back, once; the lines to book for it. The points are
+-- Marks what these checkouts spent as 'given_back' or 'dropped', once; the lines to book for it. The points are
 -- good for a month at least, however old they were.
-CREATE FUNCTION returned_points(sales text[], reservations text[]) RETURNS point_move[]
+CREATE FUNCTION returned_points(sales text[], reservations text[], becoming text)
+RETURNS point_move[]
 LANGUAGE plpgsql AS $$
 DECLARE
     moves point_move[];
@@ -178,7 +179,7 @@ BEGIN
             USING (sale_id, reservation_id)
         WHERE state = 'taken' ORDER BY sale_id, reservation_id FOR UPDATE OF point_uses
     ), given AS (
-        UPDATE point_uses u SET state = 'given_back' FROM mine
+        UPDATE point_uses u SET state = becoming FROM mine
         WHERE (u.sale_id, u.reservation_id) = (mine.sale_id, mine.reservation_id)
         RETURNING u.*
     )
@@ -229,9 +230,9 @@ LANGUAGE sql AS $$
     WHERE kind = 'earned'
 $$;
 
-CREATE FUNCTION give_back_points(sales text[], reservations text[]) RETURNS void
+CREATE FUNCTION give_back_points(sales text[], reservations text[], becoming text) RETURNS void
 LANGUAGE sql AS $$
-    SELECT book_points(returned_points(sales, reservations))
+    SELECT book_points(returned_points(sales, reservations, becoming))
 $$;
 
 -- Every move of an order passes here: what was paid earns, what ended gives back, what was paid
@@ -266,7 +267,7 @@ BEGIN
     WHERE after.status <> before.status;
     PERFORM book_points(
         earned_points(paid_sales, paid) || retaken_points(late_sales, late)
-        || returned_points(ended_sales, ended) || reversed_points(ended_sales, ended));
+        || returned_points(ended_sales, ended, 'given_back') || reversed_points(ended_sales, ended));
     RETURN NULL;
 END $$;
 -- Triggers fire in the order of their names: promotions first, as everybody locks.
@@ -276,7 +277,7 @@ CREATE TRIGGER orders_then_points AFTER UPDATE ON orders
 
 CREATE FUNCTION give_back_points_of_order() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM give_back_points(ARRAY[NEW.sale_id], ARRAY[NEW.reservation_id]);
+    PERFORM give_back_points(ARRAY[NEW.sale_id], ARRAY[NEW.reservation_id], 'given_back');
     RETURN NULL;
 END $$;
 CREATE TRIGGER orders_stored_ended_then_points AFTER INSERT ON orders
