@@ -25,8 +25,8 @@ CREATE TABLE cart_lines (
 -- A write-off is told from its repetition as a restock is.
 CREATE UNIQUE INDEX ledger_write_offs ON ledger (sale_id, reference) WHERE reason = 'written_off';
 
--- That an SKU of the shop is sold out, or back. Sales tell it by their counters in Redis: for their
--- rows, which the drainer changes, this costs one comparison per batch.
+-- That an SKU is sold out, or back, in the shop or in a sale. The drainer touches a sale's row once per
+-- batch: there this costs one comparison.
 CREATE FUNCTION note_stock_moves() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO events (type, sale_id, data)
@@ -37,9 +37,12 @@ BEGIN
 END $$;
 CREATE TRIGGER sale_items_note_moves AFTER UPDATE OF stocked, ordered ON sale_items
     FOR EACH ROW
-    WHEN (NEW.sale_id = 'shop' AND (OLD.stocked = OLD.ordered) <> (NEW.stocked = NEW.ordered))
+    WHEN ((OLD.stocked = OLD.ordered) <> (NEW.stocked = NEW.ordered))
     EXECUTE FUNCTION note_stock_moves();
 
 -- Whether what a checkout redeemed, a coupon or points, is given back once its order ends unpaid. A
 -- late payment does not revive such an order: see engine/payment/late.py.
 ALTER TABLE checkouts ADD COLUMN redeems boolean NOT NULL DEFAULT false;
+-- A buyer's request is found again by its key alone: the cart that named the sale is empty by then.
+ALTER TABLE checkouts ADD COLUMN idempotency_key text COLLATE "C" NOT NULL;
+ALTER TABLE checkouts ADD CONSTRAINT checkouts_once UNIQUE (user_id, idempotency_key);
