@@ -153,6 +153,12 @@ async def test_with_moderation_nothing_is_shown_before_somebody_looked(
         assert [entry["user_id"] for entry in queue] == ["u1"]
 
 
+async def test_products_are_to_be_found_by_their_new_stars(served: Served) -> None:
+    await review(served, "u1")
+    stale = await served.engine.pool.fetchval("SELECT count(*) FROM search_stale")
+    assert stale > 0
+
+
 async def test_a_vote_counts_once_and_never_for_oneself(served: Served) -> None:
     path = (await review(served, "u1")).headers["Location"] + "/vote"
     assert (await served.call("PUT", path, user="u1")).code == "forbidden"

@@ -76,3 +76,6 @@ BEGIN
 END $$;
 CREATE TRIGGER review_votes_keep_helpful AFTER INSERT OR DELETE ON review_votes
     FOR EACH ROW EXECUTE FUNCTION keep_helpful();
+-- Products are found by their stars.
+CREATE TRIGGER product_ratings_note_rating AFTER INSERT OR UPDATE ON product_ratings
+    FOR EACH ROW EXECUTE FUNCTION note_rating();
