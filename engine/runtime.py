@@ -4,10 +4,12 @@ Starts nothing. `doorbuster up` writes here; every other command finds the runni
 """
 
 import fcntl
+import hmac
 import os
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, Self
 
@@ -51,6 +53,11 @@ class Secrets(msgspec.Struct, frozen=True):
     @classmethod
     def random(cls) -> Self:
         return cls(secrets.token_hex(SECRET_BYTES), secrets.token_hex(SECRET_BYTES))
+
+
+def carrier_secret(kept: Secrets) -> str:
+    """What the sandbox carrier and the shop share; the file of secrets is older than it."""
+    return hmac.new(kept.sandbox_secret.encode(), b"carrier", sha256).hexdigest()
 
 
 class DataDirLock:

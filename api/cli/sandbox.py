@@ -1,4 +1,4 @@
-"""`doorbuster sandbox`: a payment gateway to try the engine on."""
+"""`doorbuster sandbox`: a payment gateway and a carrier to try the engine on."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ import signal
 import typer
 import uvloop
 
+from api.carriers.sandbox import run_carrier
 from api.cli.logs import log_to_stderr
 from api.sandbox.gateway import run_sandbox
 from engine.config import Settings, read_settings
@@ -23,7 +24,8 @@ def sandbox() -> None:
     """Run a payment gateway that moves no money, on DOORBUSTER_SANDBOX_URL.
 
     It charges, fails, delays and repeats as a payment's options ask, and tells the fronts by signed
-    webhooks. `doorbuster up --demo` runs one by itself.
+    webhooks. With DOORBUSTER_CARRIER_URL and DOORBUSTER_CARRIER_SECRET it also runs a carrier there
+    whose parcels move by themselves. `doorbuster up --demo` runs both.
     """
     log_to_stderr()
     uvloop.run(_serve(resolve_settings(read_settings(), ["sandbox_url", "sandbox_secret"])))
@@ -40,4 +42,8 @@ async def _serve(settings: Settings) -> None:
         os.getpid(),
         extra={"action": "sandbox_ready"},
     )
-    await run_sandbox(settings, stopped)
+    servers = [run_sandbox(settings, stopped)]
+    if settings.carrier_url is not None and settings.carrier_secret is not None:
+        logger.info("The sandbox carrier serves on %s.", settings.carrier_url)
+        servers.append(run_carrier(settings, stopped))
+    await asyncio.gather(*servers)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from api.demo.shop import SALE_ID, seed
+from api.shipping.seed import seed_shipping
 from engine.config import Settings
 from engine.core import Engine
 from engine.fence import Fence
@@ -33,6 +34,8 @@ async def prepare(settings: Settings, *, demo: bool) -> list[str]:
         told += await _inspect(engine)
         if demo and await seed(engine.sales, ACTOR):
             told.append(f"Loaded the demo shop: sale {SALE_ID}.")
+        if demo and (methods := await _seed_shipping(engine)):
+            told.append(f"Loaded the demo shop: {methods} shipping methods.")
     return told
 
 
@@ -47,6 +50,12 @@ async def note_clean_stop(settings: Settings, run_id: str) -> None:
     async with _connection(settings) as connection:
         with postgres_errors():
             await mark_server_stopped(connection, run_id)
+
+
+async def _seed_shipping(engine: Engine) -> int:
+    with postgres_errors():
+        async with engine.pool.acquire() as connection:
+            return await seed_shipping(connection)
 
 
 async def _inspect(engine: Engine) -> list[str]:

@@ -29,7 +29,14 @@ from engine.config import Settings
 from engine.errors import ConfigError, DoorbusterError
 from engine.ids import Ids
 from engine.reach import redis_run_id
-from engine.runtime import DataDirLock, Running, forget_running, keep_secrets, write_running
+from engine.runtime import (
+    DataDirLock,
+    Running,
+    carrier_secret,
+    forget_running,
+    keep_secrets,
+    write_running,
+)
 from engine.servers import EmbeddedPostgres, EmbeddedValkey
 
 READY_SECONDS_MAX: Final = 60.0
@@ -129,6 +136,8 @@ class Supervisor:
             "secret": self._settings.secret or kept.secret,
             "sandbox_secret": self._settings.sandbox_secret or kept.sandbox_secret,
             "sandbox_url": self._settings.sandbox_url or local_url("127.0.0.1", free_port()),
+            "carrier_secret": self._settings.carrier_secret or carrier_secret(kept),
+            "carrier_url": self._settings.carrier_url or local_url("127.0.0.1", free_port()),
         }
 
     def _start_servers(self) -> None:
