@@ -5,6 +5,8 @@ from typing import Final
 from aiohttp import web
 
 from api.admin import handlers as admin
+from api.cart import handlers as cart
+from api.cart import till
 from api.carriers import handlers as carriers
 from api.front import Front
 from api.http_client import AioHttpClient
@@ -48,6 +50,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     *admin_users.ROUTES,
     *sales.ROUTES,
     *reservations.ROUTES,
+    *cart.ROUTES,
+    *till.ROUTES,
     *polls.ROUTES,
     *orders.ROUTES,
     *payments.ROUTES,

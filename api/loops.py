@@ -3,6 +3,7 @@
 from random import Random
 
 from api.carriers.registry import make_carriers
+from api.cart.sweeper import CartSweeper, CheckoutSweeper
 from api.mail.mailer import Mailer
 from api.mail.orders import OrderMails
 from api.mail.senders import make_sender
@@ -25,6 +26,8 @@ def shop_loops(engine: Engine, http: HttpClient) -> list[tuple[str, Loop]]:
     return [
         ("Links", LinkSender(engine.pool, engine.clock, links_url(engine.settings))),
         ("Sweeper", Sweeper(engine.pool, engine.clock)),
+        ("Checkout sweeper", CheckoutSweeper(engine)),
+        ("Cart sweeper", CartSweeper(engine)),
         ("Order mails", OrderMails(engine.pool)),
         ("Mailer", Mailer(engine.pool, make_sender(engine.settings))),
         ("Search index", Freshness(engine.pool)),

@@ -1,0 +1,130 @@
+"""The part of a sale's checkout that is the engine's: units, taken after the terms were written.
+
+The terms are there first, so that whoever finds the order charges what its buyer was told. A checkout
+that is cut short is finished by its repetition or by the sweeper, whichever comes first.
+"""
+
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from api.bodies import JSON_TYPE
+from api.cart.basket import Basket
+from api.cart.checkouts import Checkout, drop_checkout, place_checkout
+from api.cart.store import Owner, take_bought
+from api.front import Front
+from api.moments import now_of
+from api.problems import Code, Refusal
+from api.reservations.decision import ReserveCall, answer_to_refusal, reserve
+from engine.core import Engine
+from engine.errors import Conflict
+from engine.inventory.queue import TICKET_MISSING
+from engine.model import (
+    STATE_OF_ORDER,
+    Item,
+    OrderStatus,
+    ReservationState,
+    items_to_text,
+)
+from engine.sales import Sale
+from engine.sales.sale import epoch_ms
+from engine.store.database import Connection, postgres_errors
+from engine.store.terms import apply_terms
+
+
+class Held(NamedTuple):
+    """Units of a sale that a checkout has."""
+
+    status: OrderStatus
+    until_ms: int
+
+
+class _Told(msgspec.Struct):
+    """What is to be known of a reservation's answer."""
+
+    status: ReservationState
+    reserved_until: datetime
+
+
+async def screen(front: Front, user_id: str, ticket: bytes | None, basket: Basket) -> None:
+    """Turns away who has no hope, before anything is written for him. Raises Refusal."""
+    engine = front.engine
+    sale = await engine.directory.get(basket.sale_id)
+    if sale is None:
+        raise Refusal(Code.UNKNOWN_SALE)
+    items = tuple(Item(line.sku, line.quantity) for line in basket.lines)
+    now_ms = engine.clock.now_ms()
+    known = engine.memory.refusal(sale, user_id, items_to_text(items), now_ms)
+    if known is not None:
+        raise Refusal.of(answer_to_refusal(engine, sale, known))
+    await _check_ticket(front, sale, user_id, ticket, now_ms)
+
+
+async def _check_ticket(
+    front: Front, sale: Sale, user_id: str, ticket: bytes | None, now_ms: int
+) -> None:
+    room = await front.room_of(sale)
+    if room is None:
+        return
+    number = room.check(ticket, user_id, now_ms / 1000)
+    if number == 0:
+        raise front.ticket_refused(room, ticket, user_id)
+    if number == TICKET_MISSING:
+        raise Refusal.of(front.turn_refused(sale, ticket, user_id))
+
+
+async def finish_sale(front: Front, checkout: Checkout, key: str, ticket: bytes | None) -> Held:
+    """Takes the units, or finds that an earlier try did. Refused, all that was redeemed goes back."""
+    items = [Item(sku, quantity) for sku, quantity in checkout.units.items()]
+    body = msgspec.json.encode({"items": items})
+    answer = await reserve(
+        front,
+        ReserveCall(checkout.user_id, checkout.sale_id, key, JSON_TYPE, body, ticket),
+    )
+    front.counts.outcomes[answer.label] += 1
+    if answer.status >= 400:
+        # Unknown is not refused: the units may be held. The same request, or the sweeper, finds out.
+        if answer.label != Code.UNAVAILABLE:
+            await drop(front.engine, checkout)
+        raise Refusal.of(answer)
+    told = msgspec.json.decode(answer.body, type=_Told)
+    if not await place(front.engine, checkout, now_of(front.engine.clock)):
+        await _undo(front.engine, checkout)
+    status = next(status for status, state in STATE_OF_ORDER.items() if state is told.status)
+    return Held(status, epoch_ms(told.reserved_until))
+
+
+async def place(engine: Engine, checkout: Checkout, at: datetime) -> bool:
+    """The units are held: writes it down. Again it changes nothing; False if it was dropped."""
+    with postgres_errors():
+        async with engine.pool.acquire() as connection, connection.transaction():
+            return await _place(connection, checkout, at)
+
+
+async def _place(connection: Connection, checkout: Checkout, at: datetime) -> bool:
+    order = (checkout.sale_id, checkout.reservation_id)
+    if await place_checkout(connection, *order):
+        await apply_terms(connection, [order])
+        owner = Owner.user(checkout.user_id)
+        await take_bought(connection, owner, checkout.sale_id, checkout.units, at)
+        return True
+    state = await connection.fetchval(
+        "SELECT state FROM checkouts WHERE sale_id = $1 AND reservation_id = $2", *order
+    )
+    return bool(state == "placed")
+
+
+async def drop(engine: Engine, checkout: Checkout) -> bool:
+    """No units are held: gives back what was redeemed, once."""
+    with postgres_errors():
+        async with engine.pool.acquire() as connection, connection.transaction():
+            return await drop_checkout(connection, checkout.sale_id, checkout.reservation_id)
+
+
+async def _undo(engine: Engine, checkout: Checkout) -> None:
+    """The checkout was given up, and what it redeemed given back, before these units were taken."""
+    await engine.orders.cancel(
+        checkout.sale_id, checkout.reservation_id, checkout.user_id, "checkout_dropped"
+    )
+    raise Conflict("conflict", "The checkout was given up meanwhile; begin another one.")

@@ -1,0 +1,81 @@
+"""A small shop to fill carts from: mugs, plates and a gift card, in two currencies."""
+
+from typing import Any
+
+from engine.reconciler import check
+from tests.support.front import Reply, Served
+
+GRAMS = {"mug": 400, "plate": 900, "card": 0}
+CNY = {"mug": 3000, "plate": 5000, "card": 10000}
+USD = {"mug": 500, "plate": 800}
+
+
+async def open_shop(served: Served, **stock: int) -> None:
+    """The catalogue, and that many units of each."""
+    pool = served.engine.pool
+    await pool.execute(
+        "INSERT INTO categories (category_id, path, name) VALUES ('home', '{home}', $1)",
+        {"en": "Home", "zh-CN": "家居"},
+    )
+    for sku, grams in GRAMS.items():
+        await pool.execute(
+            "INSERT INTO products (product_id, category_id, brand, name, description)"
+            " VALUES ($1, 'home', 'Ming', $2, '{}')",
+            f"the-{sku}",
+            {"en": sku.title(), "zh-CN": f"商品{sku}"},
+        )
+        await pool.execute(
+            "INSERT INTO skus (sku, product_id, options, weight_grams) VALUES ($1, $2, $3, $4)",
+            sku,
+            f"the-{sku}",
+            {"colour": {"en": "blue", "zh-CN": "蓝色"}},
+            grams,
+        )
+    for currency, prices in (("CNY", CNY), ("USD", USD)):
+        await pool.executemany(
+            "INSERT INTO sku_prices VALUES ($1, $2, $3)",
+            [(sku, currency, price) for sku, price in prices.items()],
+        )
+    for sku, units in stock.items():
+        await served.engine.shelf.restock(sku, units, "op")
+
+
+async def put(
+    served: Served, sku: str, quantity: int = 1, *, sale: str = "shop", **options: Any
+) -> Reply:
+    """Sets a line."""
+    path = f"/v1/cart/lines/{sale}/{sku}"
+    return await served.call("PUT", path, body={"quantity": quantity}, **options)
+
+
+def lines_of(reply: Reply) -> dict[str, dict[str, Any]]:
+    """By SKU."""
+    assert reply.status == 200, reply.body
+    return {line["sku"]: line for group in reply.json["groups"] for line in group["lines"]}
+
+
+def quantities(reply: Reply) -> dict[str, int]:
+    return {sku: line["quantity"] for sku, line in lines_of(reply).items()}
+
+
+def cookie_of(reply: Reply) -> str:
+    """The guest's cookie, as a browser would send it back."""
+    return reply.headers["Set-Cookie"].partition(";")[0]
+
+
+async def check_out(served: Served, user: str = "u1", key: str = "c1", **body: Any) -> Reply:
+    return await served.post("/v1/cart/checkout", user=user, body=body, idempotency_key=key)
+
+
+async def counters(served: Served, sku: str) -> tuple[int, int, int]:
+    """(stocked, ordered, sold) of ordinary stock."""
+    row = await served.engine.pool.fetchrow(
+        "SELECT stocked, ordered, sold FROM sale_items WHERE sale_id = 'shop' AND sku = $1", sku
+    )
+    return row["stocked"], row["ordered"], row["sold"]
+
+
+async def check_books(served: Served) -> None:
+    """What `doorbuster check` proves."""
+    findings = await check(served.engine, settle_seconds=0)
+    assert [finding.line for finding in findings if not finding.ok] == []
