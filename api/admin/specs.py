@@ -75,6 +75,7 @@ SHOW_AUDIT: Final = Spec(
     description="Newest first.",
     query=AuditQuery,
     answers={200: AuditPage},
+    codes=(Code.UNKNOWN_SALE,),
 )
 
 

@@ -1,6 +1,7 @@
 """Query strings are typed and bounded, and every complaint names its parameter."""
 
 import json
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -18,6 +19,9 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tag: Annotated[list[str], msgspec.Meta(max_length=2)] = []
     brand: list[str] | None = None
     after: str | None = None
+    since: datetime | None = None
+    least: float | None = None
+    years: list[int] = []
 
 
 def read(query: str) -> Asked:
@@ -34,6 +38,10 @@ def read(query: str) -> Asked:
         ("tag=a&tag=b", Asked(tag=["a", "b"])),
         ("brand=a&brand=b", Asked(brand=["a", "b"])),
         ("after=", Asked(after="")),
+        ("after=null", Asked(after="null")),
+        ("since=2026-11-11T00:00:00Z", Asked(since=datetime(2026, 11, 11, tzinfo=UTC))),
+        ("least=-1.5", Asked(least=-1.5)),
+        ("years=1&years=-2", Asked(years=[1, -2])),
     ],
 )
 def test_parameters_become_fields(query: str, asked: Asked) -> None:
@@ -45,6 +53,13 @@ def test_parameters_become_fields(query: str, asked: Asked) -> None:
     [
         ("limit=0", "limit"),
         ("limit=much", "limit"),
+        ("limit=null", "limit"),
+        ("limit=" + "9" * 40, "limit"),
+        ("least=1e400", "least"),
+        ("least=NaN", "least"),
+        ("since=0", "since"),
+        ("since=null", "since"),
+        ("in_stock=1", "in_stock"),
         ("limit=1&limit=2", "limit"),
         ("in_stock=perhaps", "in_stock"),
         ("q=123456", "q"),
