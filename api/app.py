@@ -4,6 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
+from api.addresses import handlers as addresses
 from api.admin import handlers as admin
 from api.cart import handlers as cart
 from api.cart import till
@@ -48,6 +49,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *logins.ROUTES,
     *password_resets.ROUTES,
     *admin_users.ROUTES,
+    *addresses.ROUTES,
     *sales.ROUTES,
     *reservations.ROUTES,
     *cart.ROUTES,

@@ -1,6 +1,6 @@
 """Keeps buyers' addresses in Postgres. One of a buyer's is the default, as long as there is any."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final
@@ -91,16 +91,19 @@ class Addresses:
             )
         return Address(address_id=address_id, is_default=is_default, **values)
 
-    async def change(self, user_id: str, address_id: str, place: Place) -> Address | None:
-        """Another place under the same id. None if the user has no such address."""
-        changes = ", ".join(f"{name} = ${number}" for number, name in enumerate(_PLACE, 3))
+    async def change(
+        self, user_id: str, address_id: str, changes: Mapping[str, str]
+    ) -> Address | None:
+        """Sets some of a Place's fields. None if the user has no such address."""
+        assert changes.keys() <= set(_PLACE), "they become the names of columns"
+        columns = ", ".join(f"{name} = ${number}" for number, name in enumerate(changes, 3))
         with postgres_errors():
             row = await self._pool.fetchrow(
-                f"UPDATE addresses SET {changes} WHERE user_id = $1 AND address_id = $2"  # noqa: S608
+                f"UPDATE addresses SET {columns} WHERE user_id = $1 AND address_id = $2"  # noqa: S608
                 f" RETURNING {_COLUMNS}",
                 user_id,
                 address_id,
-                *msgspec.structs.asdict(place).values(),
+                *changes.values(),
             )
         return _address(row)
 

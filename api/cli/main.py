@@ -30,6 +30,8 @@ COMMANDS: Final = {
     "admission": "api.cli.admission",
     "queue": "api.cli.queue",
     "letters": "api.cli.letters",
+    "mails": "api.cli.mails",
+    "user": "api.cli.user",
     "db": "api.cli.db",
     "serve": "api.cli.serve",
     "work": "api.cli.work",

@@ -18,6 +18,7 @@ ready {url}
 
   health   {url}/healthz   {url}/readyz   {url}/metrics
   logs     {data_dir}/logs
+  mails    {program} mails
   truth    {program} check
   stop     Ctrl-C
 """
