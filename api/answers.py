@@ -3,6 +3,7 @@
 Knows the headers that every answer carries. Knows no route.
 """
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -47,6 +48,24 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         if self.location:
             headers = (*headers, (LOCATION, self.location))
         return web.Response(status=self.status, body=self.body, headers=headers)
+
+
+class StreamedAnswer(Answer, frozen=True, gc=False, kw_only=True):
+    """An answer too large to be held at once: `pieces` are sent as they come, after `body`.
+
+    What fails on the way cuts the connection, so that nobody takes a part for the whole.
+    """
+
+    pieces: AsyncIterator[bytes]
+
+    def to_response(self, request_id: str) -> web.Response:
+        headers = (*self.headers, (REQUEST_ID, request_id))
+        return web.Response(status=self.status, body=self._all(), headers=headers)
+
+    async def _all(self) -> AsyncIterator[bytes]:
+        yield self.body
+        async for piece in self.pieces:
+            yield piece
 
 
 PERSONAL: Final[Headers] = (*SECURITY_HEADERS, (CONTENT_TYPE, JSON), NO_STORE)

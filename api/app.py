@@ -6,11 +6,14 @@ from aiohttp import web
 
 from api.addresses import handlers as addresses
 from api.admin import handlers as admin
+from api.carriers import handlers as carriers
 from api.cart import handlers as cart
 from api.cart import till
-from api.carriers import handlers as carriers
+from api.catalogue import routes as catalogue
 from api.front import Front
 from api.http_client import AioHttpClient
+from api.invoices import handlers as invoices
+from api.oauth import handlers as oauth
 from api.openapi.handlers import Contract
 from api.operations import handlers as operations
 from api.orders import admin as orders_admin
@@ -22,6 +25,7 @@ from api.promotions import admin as promotions_admin
 from api.promotions import handlers as promotions
 from api.queue import polls
 from api.queue.handlers import Entrance
+from api.rates import handlers as rates
 from api.reservations import handlers as reservations
 from api.returns import handlers as returns
 from api.reviews import admin as reviews_admin
@@ -50,6 +54,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *password_resets.ROUTES,
     *admin_users.ROUTES,
     *addresses.ROUTES,
+    *oauth.ROUTES,
     *sales.ROUTES,
     *reservations.ROUTES,
     *cart.ROUTES,
@@ -61,12 +66,15 @@ ROUTES: Final[tuple[Route, ...]] = (
     *promotions.ROUTES,
     *promotions_admin.ROUTES,
     *points.ROUTES,
+    *catalogue.ROUTES,
+    *rates.ROUTES,
     *search.ROUTES,
     *reviews.ROUTES,
     *reviews_admin.ROUTES,
     *subscriptions.ROUTES,
     *orders_admin.ROUTES,
     *returns.ROUTES,
+    *invoices.ROUTES,
     *shipping.ROUTES,
     *fulfilment.ROUTES,
     *carriers.ROUTES,
@@ -95,5 +103,6 @@ async def _close(app: web.Application) -> None:
     await app[ENTRANCE].close()
     await app[HTTP].close()
     front = app[FRONT]
+    await front.oidc.close()
     front.flush()
     front.passwords.close()

@@ -11,7 +11,7 @@ import msgspec
 
 from api.catalogue.document import Product
 from api.catalogue.staging import StagedProduct, Staging
-from engine.errors import Conflict
+from engine.errors import Conflict, Invalid
 from engine.store.database import Connection, Pool, postgres_errors
 from engine.store.sales import log_audit
 
@@ -54,10 +54,12 @@ class Catalogue:
 
     async def change(
         self, product_id: str, change: Callable[[StoredProduct | None], Product], actor: str
-    ) -> StoredProduct:
+    ) -> tuple[StoredProduct, bool]:
         """Stores what `change` makes of the product, in one transaction: nobody comes between.
 
-        `change` raises for what is not to be. Raises Conflict('sku_taken' | 'unknown_category').
+        Returns the product and whether it is new.
+
+        `change` raises for what is not to be. Raises Invalid, Conflict('sku_taken').
         """
         async with writing(self._pool) as connection:
             before = await find_product(connection, product_id, lock=True)
@@ -70,7 +72,7 @@ class Catalogue:
             if before is None or stored.revision != before.revision:
                 action = "create_product" if before is None else "change_product"
                 await _audit(connection, actor, action, stored)
-        return stored
+        return stored, created
 
 
 async def find_product(
@@ -107,8 +109,9 @@ async def _put(connection: Connection, product: Product) -> bool:
     await staging.add([StagedProduct(product, _ONE_LINE, lines)])
     count, faults = await staging.find_faults(1)
     if count:
-        unknown = faults[0].column == "category_id"
-        raise Conflict("unknown_category" if unknown else "sku_taken", f"{faults[0].problem}.")
+        if faults[0].column == "category_id":
+            raise Invalid("category_id", faults[0].problem)
+        raise Conflict("sku_taken", f"{faults[0].problem}.")
     stored = await staging.store(whole=True)
     await staging.index()
     return stored.products_created == 1

@@ -92,6 +92,7 @@ CREATE TABLE sku_prices (
     amount_minor bigint NOT NULL CHECK (amount_minor > 0),
     PRIMARY KEY (sku, currency)
 );
+CREATE INDEX sku_prices_list ON sku_prices (currency, sku);
 
 -- Exchange rates are data with a date: 1 unit of `base` is `rate` units of `quote` from that day on.
 CREATE TABLE exchange_rates (
