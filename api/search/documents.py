@@ -6,7 +6,7 @@ Pure. Leaves storing to `index`.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from api.search.lexemes import vector_text
+from api.search.lexemes import in_category, of_brand, vector_text
 from api.search.words import Cut, cut_coarse, cut_name, cut_text, fold, gaps_of, han_runs, pairs_of
 
 TEXTS_MAX: Final = 200  # Of options and attributes: nobody reads more.
@@ -21,6 +21,7 @@ class Source(NamedTuple):
     brand: str
     names: Mapping[str, str]
     descriptions: Mapping[str, str]
+    path: list[str]
     categories: list[Mapping[str, str]]  # from the root; the last is its own
     details: list[Any]  # options and attributes, however deep
 
@@ -58,6 +59,7 @@ def document_of(source: Source) -> Document:
         ("C", [*own.han, *names.han]),
     ]
     grams = _grams([*source.names.values(), source.brand, *category_names(source)])
+    filters = [of_brand(source.brand), *map(in_category, source.path)]
     return Document(
         source.product_id,
         _line([*own.other_heads, *names.other_heads]),
@@ -65,7 +67,7 @@ def document_of(source: Source) -> Document:
         _line([*own.other, *names.other]),
         _line([*above.other, *rest.other], once=False),
         vector_text(title),
-        vector_text([*title, ("C", above.han), ("D", [*rest.han, *grams])]),
+        vector_text([*title, ("C", above.han), ("D", [*filters, *rest.han, *grams])]),
     )
 
 

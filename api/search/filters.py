@@ -3,16 +3,18 @@
 Every value goes in as a parameter; no text of a visitor becomes SQL.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from api.pricing.money import digits
 from api.search.bodies import ProductsQuery
+from api.search.lexemes import any_of, in_category, of_brand, quoted
 from api.search.query import Wish
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -23,10 +25,11 @@ KEY_VALUES_MAX: Final = {"integer": 2**31 - 1, "timestamptz": 10**16, "bigint": 
 
 # The filters that a facet counts without: those of its own kind.
 CATEGORY, BRAND, PRICE = "category", "brand", "price"
+# These are words of the index, so that it is read once for all of them: rows are looked at last.
+_OF_WORDS: Final = ("wish", CATEGORY, BRAND)
+NO_KINDS: Final[Mapping[str, str]] = MappingProxyType({})
 
-_MATCHES: Final = (
-    "words @@ (websearch_to_tsquery('english', {other}::text) && {han}::text::tsquery)"
-)
+_WISH: Final = "websearch_to_tsquery('english', {other}::text) && {han}::text::tsquery"
 _RANK: Final = (
     "ts_rank('{{0.05, 0.2, 0.6, 1}}', title,"
     " websearch_to_tsquery('english', {other}::text) || {han}::text::tsquery)"
@@ -56,9 +59,6 @@ class Order(NamedTuple):
     @property
     def direction(self) -> str:
         return "DESC" if self.descending else "ASC"
-
-    def expression(self, price: str) -> str:
-        return price if self.column == "price" else self.column
 
 
 # Relevance has its whole numbers from `found`; best first, by id where they are equal.
@@ -105,18 +105,20 @@ class Price:
 
 
 def conditions(
-    query: ProductsQuery, wish: Wish, price: str, now: datetime, parameters: Parameters
+    query: ProductsQuery,
+    wish: Wish,
+    price: Callable[[], str],
+    now: datetime,
+    parameters: Parameters,
 ) -> dict[str, str]:
     """Each condition by its kind; those of the three facets by the facet's name."""
     found: dict[str, str] = {}
     if not wish.is_empty:
-        found["words"] = _MATCHES.format(
-            other=parameters.add(wish.other), han=parameters.add(wish.han)
-        )
+        found["wish"] = _WISH.format(other=parameters.add(wish.other), han=parameters.add(wish.han))
     if query.category is not None:
-        found[CATEGORY] = f"path @> ARRAY[{parameters.add(query.category)}::text]"
+        found[CATEGORY] = f"{parameters.add(quoted(in_category(query.category)))}::text::tsquery"
     if query.brand:
-        found[BRAND] = f"brand = ANY ({parameters.add(query.brand)}::text[])"
+        found[BRAND] = f"{parameters.add(any_of(map(of_brand, query.brand)))}::text::tsquery"
     if priced := [*_price_bounds(query, price, parameters)]:
         found[PRICE] = " AND ".join(priced)
     if query.in_stock:
@@ -126,18 +128,34 @@ def conditions(
     return found
 
 
-def _price_bounds(query: ProductsQuery, price: str, parameters: Parameters) -> Iterable[str]:
+def _price_bounds(
+    query: ProductsQuery, price: Callable[[], str], parameters: Parameters
+) -> Iterable[str]:
     if query.price_min is not None:
-        yield f"{price} >= {parameters.add(query.price_min)}::bigint"
+        yield f"{price()} >= {parameters.add(query.price_min)}::bigint"
     if query.price_max is not None:
-        yield f"{price} <= {parameters.add(query.price_max)}::bigint"
+        yield f"{price()} <= {parameters.add(query.price_max)}::bigint"
     if query.sort in {"price_asc", "price_desc"}:
-        yield f"{price} IS NOT NULL"
+        yield f"{price()} IS NOT NULL"
 
 
-def where(found: dict[str, str], without: str = "") -> str:
-    """All conditions, but those of one kind."""
-    return " AND ".join(text for kind, text in found.items() if kind != without) or "true"
+def row_conditions(query: ProductsQuery, parameters: Parameters) -> dict[str, str]:
+    """The category and the brands as conditions of the row itself: for who goes along an index and
+    would have to fetch each row's words from where they are kept."""
+    found: dict[str, str] = {}
+    if query.category is not None:
+        found[CATEGORY] = f"path @> ARRAY[{parameters.add(query.category)}::text]"
+    if query.brand:
+        found[BRAND] = f"brand = ANY ({parameters.add(query.brand)}::text[])"
+    return found
+
+
+def where(found: Mapping[str, str], without: str = "", by_row: Mapping[str, str] = NO_KINDS) -> str:
+    """All conditions, but those of one kind; those `by_row` in place of the index's words."""
+    left = {kind: text for kind, text in found.items() if kind != without}
+    of_words = [left.pop(kind) for kind in _OF_WORDS if kind in left and kind not in by_row]
+    together = [f"words @@ ({' && '.join(of_words)})"] if of_words else []
+    return " AND ".join([*together, *(left | dict(by_row)).values()]) or "true"
 
 
 def rank(wish: Wish, parameters: Parameters) -> str:
@@ -155,14 +173,14 @@ def heads(wish: Wish, parameters: Parameters) -> str:
     )
 
 
-def beyond(order: Order, key: Key | None, price: str, parameters: Parameters) -> str:
+def beyond(order: Order, value_of: str, key: Key | None, parameters: Parameters) -> str:
     """The rows that come after the key's."""
     if key is None:
         return "true"
     value = parameters.add(_key_value(order, key))
     product_id = parameters.add(key.product_id)
     than = "<" if order.descending else ">"
-    return f"({order.expression(price)}, product_id) {than} ({value}::{order.kind}, {product_id}::text)"
+    return f"({value_of}, product_id) {than} ({value}::{order.kind}, {product_id}::text)"
 
 
 def fits(key: Key, sort: str) -> bool:

@@ -46,9 +46,8 @@ _WRITE_BRANDS: Final = """
     WHERE NOT EXISTS (SELECT FROM search_brands AS known
                       WHERE known.start = given.start AND known.brand = given.brand)
 """
-_NEXT_IDS: Final = (
-    "SELECT product_id FROM products WHERE product_id > $1 ORDER BY product_id LIMIT $2"
-)
+# In no order: what is counted of many matches, the first that are met, is then of all kinds.
+_ALL_IDS: Final = "SELECT product_id FROM products ORDER BY hashtext(product_id), product_id"
 
 
 async def index_products(connection: Connection, product_ids: Sequence[str]) -> None:
@@ -99,23 +98,25 @@ async def reindex(pool: Pool, progress: Callable[[int], None]) -> int:
 
     `progress` is told how many are done. Returns how many products there were.
     """
-    done, after = 0, ""
-    while True:
-        with postgres_errors():
+    with postgres_errors():
+        ids = [row["product_id"] for row in await pool.fetch(_ALL_IDS)]
+        for at in range(0, len(ids), BATCH_MAX):
             async with pool.acquire() as connection, connection.transaction():
-                rows = await connection.fetch(_NEXT_IDS, after, BATCH_MAX)
-                ids = [row["product_id"] for row in rows]
-                await index_products(connection, ids)
-        if not ids:
-            return done
-        done, after = done + len(ids), ids[-1]
-        progress(done)
+                await index_products(connection, ids[at : at + BATCH_MAX])
+            progress(min(at + BATCH_MAX, len(ids)))
+    return len(ids)
 
 
 def _source(row: Any) -> Source:
     details = [row["attributes"], *row["options"]]
     return Source(
-        row["product_id"], row["brand"], row["name"], row["description"], row["categories"], details
+        row["product_id"],
+        row["brand"],
+        row["name"],
+        row["description"],
+        row["path"],
+        row["categories"],
+        details,
     )
 
 

@@ -6,13 +6,22 @@ Han words are lexemes as they are. All others are left as text, which Postgres s
 from collections.abc import Iterable
 from typing import Final
 
-LEXEME_LENGTH_MAX: Final = 64  # Characters; Postgres refuses lexemes of 2 kB.
+LEXEME_LENGTH_MAX: Final = 128  # Characters; Postgres refuses lexemes of 2 kB.
 POSITION_MAX: Final = 16383  # Of Postgres.
 
 
 def quoted(word: str) -> str:
     escaped = word[:LEXEME_LENGTH_MAX].replace("\\", "\\\\").replace("'", "''")
     return f"'{escaped}'"
+
+
+def in_category(category_id: str) -> str:
+    """The lexeme of what is in a category or below it. No word has a `=` in it."""
+    return f"in={category_id}"
+
+
+def of_brand(brand: str) -> str:
+    return f"brand={brand}"
 
 
 def vector_text(words_by_weight: Iterable[tuple[str, Iterable[str]]]) -> str:

@@ -1,6 +1,6 @@
 -- What the catalogue says of active products: $1 their ids.
 SELECT products.product_id, products.brand, products.name, products.description,
-       products.attributes,
+       products.attributes, own.path,
        ARRAY(SELECT categories.name
              FROM unnest(own.path) WITH ORDINALITY AS step (category_id, depth)
              JOIN categories USING (category_id)

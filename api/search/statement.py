@@ -5,6 +5,7 @@ Matches are looked at up to a bound, so that no query costs more than that, howe
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 
 from api.search.bodies import ProductsQuery
@@ -14,30 +15,28 @@ from api.search.filters import (
     ORDERS,
     PRICE,
     Key,
-    Order,
     Parameters,
     Price,
     beyond,
     conditions,
     heads,
     rank,
+    row_conditions,
     where,
 )
 from api.search.query import Wish
 
-MATCHES_MAX: Final = 10_000  # Ranked and counted; beyond it a total is a least one.
+# Ranked, sorted by and counted; beyond it a total is a least one. Each costs some 2 µs.
+MATCHES_MAX: Final = 3_000
 FACET_VALUES_MAX: Final = 30
 
 _JOIN: Final = ",\n"
-_LOOK: Final = (
-    "SELECT product_id, path, brand, {price} AS price, {rank} AS rank FROM product_search"
-)
-_PAGE_OF_FOUND: Final = """page AS (
-    SELECT product_id, rank AS key FROM found
-    WHERE {beyond} ORDER BY rank DESC, product_id DESC LIMIT {limit})"""
-_PAGE_BY_ORDER: Final = """page AS (
-    SELECT product_id, {key} AS key FROM product_search
-    WHERE {where} AND {beyond} ORDER BY {key} {way}, product_id {way} LIMIT {limit})"""
+_LOOK: Final = "SELECT product_id, path, brand, {price} AS price, {key} AS key FROM product_search"
+_PAGE_OF_FOUND: Final = """(SELECT product_id, key FROM found
+    WHERE {condition} ORDER BY key {way}, product_id {way} LIMIT {limit})"""
+_PAGE_OF_ALL: Final = """(SELECT product_id, {key} AS key FROM product_search
+    WHERE {condition} ORDER BY {key} {way}, product_id {way} LIMIT {limit})"""
+_FEW: Final = "(SELECT count(*) <= {most} FROM found)"
 _ANSWER: Final = """(SELECT count(*) FROM found) AS total,
     ARRAY(SELECT product_id FROM page ORDER BY key {way}, product_id {way}) AS products,
     ARRAY(SELECT key FROM page ORDER BY key {way}, product_id {way}) AS keys"""
@@ -58,8 +57,6 @@ class Search:
     now: datetime
     after: Key | None = None
     depth: int = 0
-    # Where more match than are looked at, the things themselves come before what mentions them.
-    heads_first: bool = False
 
     @property
     def sort(self) -> str:
@@ -76,14 +73,29 @@ def statement(search: Search) -> tuple[str, list[Any]]:
 class _Writer:
     def __init__(self, search: Search) -> None:
         self._search = search
+        self._order = ORDERS[search.sort]
         self._parameters = Parameters()
-        self._price = search.price.expression(self._parameters)
         self._conditions = conditions(
-            search.query, search.wish, self._price, search.now, self._parameters
+            search.query, search.wish, lambda: self._price, search.now, self._parameters
         )
 
+    @cached_property
+    def _price(self) -> str:
+        """Only written where it is used: Postgres wants no parameter that is not."""
+        return self._search.price.expression(self._parameters)
+
+    @cached_property
+    def _key(self) -> str:
+        match self._order.column:
+            case "rank":
+                return rank(self._search.wish, self._parameters)
+            case "price":
+                return self._price
+            case column:
+                return column
+
     def statement(self) -> tuple[str, list[Any]]:
-        parts = [self._found(), self._page()]
+        parts = [self._matches("found", self._key), self._page()]
         columns = [_ANSWER.format(way=self._order.direction)]
         if self._search.query.facets:
             for facet, value in self._facets():
@@ -93,37 +105,43 @@ class _Writer:
                 )
         return f"WITH {_JOIN.join(parts)}\nSELECT {_JOIN.join(columns)}", self._parameters.values
 
-    @property
-    def _order(self) -> Order:
-        return ORDERS[self._search.sort]
-
-    def _found(self) -> str:
-        ranked = self._search.sort == "relevance"
-        rated = rank(self._search.wish, self._parameters) if ranked else "0"
-        look = _LOOK.format(price=self._price, rank=rated)
-        condition, most = where(self._conditions), MATCHES_MAX + 1
-        if not self._search.heads_first:
-            return f"found AS MATERIALIZED ({look} WHERE {condition} LIMIT {most})"
-        head = heads(self._search.wish, self._parameters)
+    def _matches(self, name: str, key: str, without: str = "") -> str:
+        """The matches that are looked at: of many, the things themselves before what mentions them."""
+        look, condition, most = self._look(key), where(self._conditions, without), MATCHES_MAX + 1
+        if not self._search.wish.is_ranking:
+            return f"{name} AS MATERIALIZED ({look} WHERE {condition} LIMIT {most})"
+        head = self._heads
         return (
-            f"found AS MATERIALIZED (({look} WHERE {condition} AND {head} LIMIT {most})"
-            f" UNION ALL ({look} WHERE {condition} AND NOT {head} LIMIT {most}))"
+            f"{name} AS MATERIALIZED (({look} WHERE {condition} AND {head})"
+            f" UNION ALL ({look} WHERE {condition} AND NOT {head}) LIMIT {most})"
         )
+
+    @cached_property
+    def _heads(self) -> str:
+        return heads(self._search.wish, self._parameters)
+
+    def _look(self, key: str) -> str:
+        # Without facets nobody asks for a price, and finding it costs.
+        price = self._price if self._search.query.facets else "0"
+        return _LOOK.format(price=price, key=key)
 
     def _page(self) -> str:
-        order = self._order
+        """What is searched for is sorted as far as it is looked at; a listing along its index,
+        unless it is short: then the index may hold its rows far apart."""
+        way = self._order.direction
         # One more than is shown says whether there is another page.
         limit = f"{self._parameters.add(self._search.query.limit + 1)}::bigint"
-        after = beyond(order, self._search.after, self._price, self._parameters)
-        if self._search.sort == "relevance":
-            return _PAGE_OF_FOUND.format(beyond=after, limit=limit)
-        return _PAGE_BY_ORDER.format(
-            key=order.expression(self._price),
-            where=where(self._conditions),
-            beyond=after,
-            way=order.direction,
-            limit=limit,
-        )
+        after = beyond(self._order, "key", self._search.after, self._parameters)
+        if self._search.wish.is_ranking:
+            page = _PAGE_OF_FOUND.format(condition=after, way=way, limit=limit)
+            return f"page AS {page}"
+        after_all = beyond(self._order, self._key, self._search.after, self._parameters)
+        few = _FEW.format(most=MATCHES_MAX)
+        short = _PAGE_OF_FOUND.format(condition=f"{few} AND {after}", way=way, limit=limit)
+        by_row = row_conditions(self._search.query, self._parameters)
+        condition = f"NOT {few} AND {where(self._conditions, by_row=by_row)} AND {after_all}"
+        long = _PAGE_OF_ALL.format(key=self._key, condition=condition, way=way, limit=limit)
+        return f"page AS ({short} UNION ALL {long})"
 
     def _facets(self) -> list[tuple[str, str]]:
         child = f"path[{self._parameters.add(self._search.depth + 1)}::int]"
@@ -135,9 +153,5 @@ class _Writer:
         # The children of the chosen category are counted: its own condition stays.
         if facet == CATEGORY or facet not in self._conditions:
             return "found"
-        look = _LOOK.format(price=self._price, rank="0")
-        condition = where(self._conditions, without=facet)
-        parts.append(
-            f"of_{facet} AS MATERIALIZED ({look} WHERE {condition} LIMIT {MATCHES_MAX + 1})"
-        )
+        parts.append(self._matches(f"of_{facet}", "0", without=facet))
         return f"of_{facet}"

@@ -7,19 +7,19 @@ UNION ALL
 (SELECT 'brand', brand, brand, 1
  FROM (SELECT DISTINCT brand FROM (
            SELECT brand FROM search_brands WHERE start >= $1 AND start < $2 ORDER BY start LIMIT 200
-       ) AS some) AS brands
+       ) AS few) AS brands
  WHERE EXISTS (SELECT FROM product_search WHERE product_search.brand = brands.brand)
  ORDER BY brand LIMIT $3)
 UNION ALL
 (SELECT 'word', word, word, 2
  FROM (SELECT word, weight FROM search_words
-       WHERE word >= $1 AND word < $2 ORDER BY word LIMIT 500) AS some
+       WHERE word >= $1 AND word < $2 ORDER BY word LIMIT 500) AS few
  GROUP BY word ORDER BY max(weight) DESC, length(word), word LIMIT $3)
 UNION ALL
 (SELECT 'product', product_id, name, 3
  FROM (SELECT DISTINCT ON (product_id) product_id, name FROM (
            SELECT product_id, name FROM search_names
            WHERE start >= $1 AND start < $2 ORDER BY start LIMIT 200) AS first
-       ORDER BY product_id, name) AS some
+       ORDER BY product_id, name) AS few
  JOIN product_search USING (product_id)
  ORDER BY in_stock DESC, rating DESC, name LIMIT $3)

@@ -12,16 +12,16 @@ CREATE TABLE product_search (
     rating     real NOT NULL DEFAULT 0,                  -- 0: nobody has rated it
     created_at timestamptz NOT NULL,
     title      tsvector NOT NULL,                        -- A what it is, B brand, C the rest of the names
-    words      tsvector NOT NULL,                        -- all of it, and pairs of Han characters
+    words      tsvector NOT NULL,                        -- all of it, Han characters alone and in pairs, in=phones, brand=X
     pad        text NOT NULL DEFAULT repeat(' ', 2000)
 ) WITH (fillfactor = 90, toast_tuple_target = 512);
-ALTER TABLE product_search ALTER title SET STORAGE MAIN, ALTER words SET STORAGE EXTERNAL;
+ALTER TABLE product_search ALTER words SET STORAGE EXTERNAL, ALTER title SET STORAGE MAIN,
+    ALTER path SET STORAGE MAIN, ALTER brand SET STORAGE MAIN, ALTER prices SET STORAGE MAIN;
 -- Without a list of pending entries: every search would read it.
 CREATE INDEX product_search_words ON product_search USING gin (words) WITH (fastupdate = off);
 CREATE INDEX product_search_heads ON product_search
     USING gin (ts_filter(title, '{a}')) WITH (fastupdate = off);
-CREATE INDEX product_search_path ON product_search USING gin (path) WITH (fastupdate = off);
-CREATE INDEX product_search_brand ON product_search (brand, created_at, product_id);
+CREATE INDEX product_search_brand ON product_search (brand);
 CREATE INDEX product_search_newest ON product_search (created_at, product_id);
 CREATE INDEX product_search_rating ON product_search (rating, product_id);
 CREATE INDEX product_search_cny ON product_search (((prices -> 'CNY')::bigint), product_id);
