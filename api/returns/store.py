@@ -99,7 +99,7 @@ async def decide(
         """,  # noqa: S608
         return_id,
         state,
-        text,
+        text or None,
         actor,
     )
     decided = Return(**row)

@@ -1,0 +1,1 @@
+"""Invoices: numbered once, kept as issued, printed from the browser."""
