@@ -12,6 +12,7 @@ from api.cart import till
 from api.catalogue import routes as catalogue
 from api.front import Front
 from api.http_client import AioHttpClient
+from api.oauth import handlers as oauth
 from api.invoices import handlers as invoices
 from api.oauth import handlers as oauth
 from api.openapi.handlers import Contract

@@ -12,6 +12,7 @@ from api.answers import Answer
 from api.bodies import BodyReader
 from api.counts import Counts
 from api.held import HeldAnswers
+from api.oauth.provider import Oidc
 from api.problems import TAKE_A_TICKET, Code, Refusal, problem, spread, throttled
 from api.sales.shown import ShownSales
 from api.spec import Access
@@ -90,6 +91,7 @@ class Front:
     tokens: Tokens
     revocations: Revocations
     browser: Browser
+    oidc: Oidc
     limit: AdmissionLimit
     meter: Meter
     replays: Meter  # of earlier answers, for who has no ticket
@@ -120,6 +122,7 @@ class Front:
             tokens=Tokens(settings.secret, engine.clock, revocations),
             revocations=revocations,
             browser=Browser(settings.secret, settings.public_url),
+            oidc=Oidc.of(settings, engine.clock),
             limit=limit,
             meter=engine.meter,
             replays=_replays(engine.clock),

@@ -40,7 +40,8 @@ class Route(NamedTuple):
     """One call of the HTTP contract. `always` exempts it from shedding: probes must be answered.
 
     What takes long by its nature, as hashing does, says nothing of the load: not `measured`.
-    Who is let in is `access`, decided before the handler runs.
+    Who is let in is `access`, decided before the handler runs. A GET that `waits` for others does
+    more than read: it has no time-out of a read.
     """
 
     method: str
@@ -51,12 +52,13 @@ class Route(NamedTuple):
     measured: bool = True
     access: Access = Access.OPERATOR
     spec: Spec | None = None
+    waits: bool = False
 
 
 def add_routes(app: web.Application, front: Front, routes: tuple[Route, ...]) -> None:
     for route in routes:
         handler = _for_those(route.access, _with_fit_path(route.handler))
-        if route.method == "GET" and not route.always:
+        if route.method == "GET" and not (route.always or route.waits):
             handler = _within_time(handler)
         call = adapt(front, route._replace(handler=handler))
         if route.method == "GET":

@@ -130,8 +130,8 @@ async def _own(front: Front, request: web.Request) -> Address:
 @lru_cache
 def countries() -> frozenset[str]:
     """The countries of ISO 3166-1, as CLDR lists territories: without groups and inventions."""
-    codes = locale_of(LANGUAGES[0]).territories
-    return frozenset(c for c in codes if len(c) == 2 and c.isalpha()) - _NO_COUNTRIES
+    codes = map(str, locale_of(LANGUAGES[0]).territories)
+    return frozenset(code for code in codes if len(code) == 2) - _NO_COUNTRIES
 
 
 # CLDR's own: groups of countries, places within others, the unknown, and what is made up for tests.

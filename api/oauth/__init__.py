@@ -1,0 +1,1 @@
+"""Logins with another provider by OpenID Connect: authorization code, PKCE, state and nonce."""
