@@ -11,7 +11,7 @@ from api.spec import IDEMPOTENCY_KEY, LOCATION, Spec
 from engine.admission.access import AccessRule
 from engine.admission.room.settings import RoomChanges
 
-TAG: Final = "Operating sales"
+TAG: Final = "Sales"
 ADMISSION: Final = "Admission"
 _NOT_IN_EFFECT: Final = (
     "503 with a word that the change is recorded: it takes effect once Redis answers."

@@ -166,7 +166,7 @@ def _key(request: web.Request) -> Key:
     return sale_id, sku
 
 
-_TAG: Final = "cart"
+_TAG: Final = "Cart"
 _UNKNOWN: Final = (Code.UNKNOWN_SALE, Code.UNKNOWN_SKU, Code.SALE_ENDED)
 _CHANGES: Final = (Code.CART_CHANGED, Code.CART_FULL)
 

@@ -168,7 +168,7 @@ ROUTES = (
         show_quote,
         access=Access.VISITOR,
         spec=Spec(
-            tag="cart",
+            tag="Cart",
             summary="What lines of the cart would cost, with discounts, points and shipping",
             answers={200: BillBody},
             body=QuoteBody,
@@ -183,7 +183,7 @@ ROUTES = (
         priority=Priority.RESERVE,
         access=Access.CALLER,
         spec=Spec(
-            tag="cart",
+            tag="Cart",
             summary="Make lines of the cart an order: of one sale, or of the shop",
             answers={201: CheckedOutBody, 200: CheckedOutBody},
             body=CheckoutBody,

@@ -38,7 +38,7 @@ DOCUMENT_BYTES_MAX: Final = 1_048_576  # 200 SKUs with options and prices; as a 
 
 Change = Callable[[StoredProduct | None], Product]
 
-_TAG: Final = "Operators: catalogue"
+_TAG: Final = "Catalogue"
 _put_decoder: Final = msgspec.json.Decoder(PutProduct)
 _patch_decoder: Final = msgspec.json.Decoder(PatchProduct)
 

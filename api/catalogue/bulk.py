@@ -22,7 +22,7 @@ from api.spec import Access, Spec
 PIECE_BYTES: Final = 65_536  # Some hundred rows: a few milliseconds between two others' requests.
 _MEDIA: Final = {Form.CSV: "text/csv", Form.JSONL: "application/x-ndjson"}
 _FORMS: Final = {media: form for form, media in _MEDIA.items()}
-_TAG: Final = "Operators: catalogue"
+_TAG: Final = "Catalogue"
 
 
 class ImportQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,7 +19,7 @@ from api.spec import Access, Spec
 
 Position = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
-_TAG: Final = "Operators: catalogue"
+_TAG: Final = "Catalogue"
 
 
 class CategoryNode(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ from engine.store.sales import log_audit
 PRICES_MAX: Final = 1000  # In one request; files take more.
 BODY_BYTES_MAX: Final = 131_072
 
-_TAG: Final = "Operators: catalogue"
+_TAG: Final = "Catalogue"
 AmountMinor = Annotated[int, msgspec.Meta(ge=1, le=PRICE_MINOR_MAX)]
 
 

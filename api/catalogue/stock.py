@@ -14,7 +14,7 @@ from api.spec import IDEMPOTENCY_KEY, Access, Spec
 from engine.model import SHOP, UNITS_MAX
 from engine.store.database import postgres_errors
 
-_TAG: Final = "Operators: catalogue"
+_TAG: Final = "Catalogue"
 KEY: Final = IDEMPOTENCY_KEY._replace(required=True)
 
 

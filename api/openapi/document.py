@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Final
 
-from api.openapi.operations import gives, operation, path_of, takes
+from api.openapi.operations import gives, operation, path_of, tag_of, takes
 from api.openapi.refusals import Refusals
 from api.openapi.schemas import Schema, Schemas
 from api.openapi.words import ABOUT, TAGS, TITLE
 from api.problems import Problem
 from api.routing import Route
-from api.spec import Spec
+from api.users.browser import CSRF_HEADER, SESSION_COOKIE
 
 OPENAPI: Final = "3.1.0"
 
@@ -29,13 +29,13 @@ SECURITY: Final[dict[str, Schema]] = {
     "session": {
         "type": "apiKey",
         "in": "cookie",
-        "name": "__Host-session",
+        "name": SESSION_COOKIE,
         "description": "What a browser has after logging in.",
     },
     "csrf": {
         "type": "apiKey",
         "in": "header",
-        "name": "X-CSRF-Token",
+        "name": str(CSRF_HEADER),
         "description": "Beside the cookie, wherever something is changed.",
     },
 }
@@ -43,7 +43,8 @@ SECURITY: Final[dict[str, Schema]] = {
 
 def build_document(routes: Sequence[Route], *, version: str, server: str) -> dict[str, Any]:
     """The document. A route without a spec is not in it; a test refuses such routes."""
-    specs = [route.spec for route in routes if route.spec is not None]
+    told = [route for route in routes if route.spec is not None]
+    specs = [route.spec for route in told if route.spec is not None]
     schemas = Schemas(
         chain.from_iterable(map(takes, specs)),
         chain([Problem], chain.from_iterable(map(gives, specs))),
@@ -54,7 +55,7 @@ def build_document(routes: Sequence[Route], *, version: str, server: str) -> dic
         "openapi": OPENAPI,
         "info": {"title": TITLE, "version": version, "description": ABOUT},
         "servers": [{"url": server}],
-        "tags": _tags(specs),
+        "tags": _tags({tag_of(route) for route in told}),
         "paths": paths,
         "components": {
             "schemas": schemas.components,
@@ -76,8 +77,7 @@ def _paths(
     return paths
 
 
-def _tags(specs: Iterable[Spec]) -> list[dict[str, str]]:
+def _tags(used: set[str]) -> list[dict[str, str]]:
     """In the order in which a newcomer meets them; those not known yet come last."""
-    used = {spec.tag for spec in specs}
     known = [{"name": name, "description": about} for name, about in TAGS.items() if name in used]
     return known + [{"name": name} for name in sorted(used - TAGS.keys())]

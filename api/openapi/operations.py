@@ -16,6 +16,7 @@ from api.routing import Route
 from api.spec import Access, Param, Spec
 
 PART: Final = re.compile(r"\{(?P<name>\w+)(?::[^{}]*)?\}")
+ADMIN: Final = "/v1/admin/"
 _REQUEST_ID: Final = {"$ref": "#/components/headers/X-Request-Id"}
 
 
@@ -27,6 +28,15 @@ def operation_id(route: Route) -> str:
         text = f"by-{name['name']}" if name else part
         words += re.split(r"[^A-Za-z0-9]+", text)
     return route.method.lower() + "".join(word[:1].upper() + word[1:] for word in words)
+
+
+def tag_of(route: Route) -> str:
+    """What it stands under. What is for the shop's own people stands together."""
+    assert route.spec is not None, route.path
+    tag = route.spec.tag
+    if not route.path.startswith(ADMIN):
+        return tag[:1].upper() + tag[1:]
+    return f"Admin: {tag[:1].lower() + tag[1:]}"
 
 
 def path_of(route: Route) -> str:
@@ -60,7 +70,7 @@ def operation(route: Route, schemas: Schemas, refusals: Refusals) -> Schema:
     assert spec is not None, route.path
     found: Schema = {
         "operationId": operation_id(route),
-        "tags": [spec.tag],
+        "tags": [tag_of(route)],
         "summary": spec.summary,
         "description": "\n\n".join(filter(None, (spec.description, WHO[route.access]))),
         "parameters": [*_path_parts(route), *_query(spec, schemas), *_headers(spec, schemas)],

@@ -114,7 +114,7 @@ ROUTES = (
         list_all_orders,
         access=Access.SUPPORT,
         spec=Spec(
-            tag="Support",
+            tag="Orders",
             summary="Everybody's orders, newest first",
             description="Without `user` and without `from`: those of the last seven days.",
             answers={200: SupportOrdersBody},
@@ -127,7 +127,7 @@ ROUTES = (
         show_any_order,
         access=Access.SUPPORT,
         spec=Spec(
-            tag="Support",
+            tag="Orders",
             summary="Anybody's order in full",
             answers={200: SupportDetail},
             codes=(Code.NOT_FOUND,),
@@ -140,7 +140,7 @@ ROUTES = (
         priority=Priority.PAYMENT,
         access=Access.SUPPORT,
         spec=Spec(
-            tag="Support",
+            tag="Orders",
             summary="Cancel an unpaid order on behalf of its buyer",
             answers={200: SupportDetail},
             codes=(Code.NOT_FOUND, Code.NOT_CANCELLABLE, Code.BODY_TOO_LARGE),

@@ -29,8 +29,8 @@ from api.routing import Route
 from api.spec import IDEMPOTENCY_KEY, Access, Spec
 from engine.store.database import postgres_errors
 
-TAG: Final = "points"
-ADMIN_TAG: Final = "points (operators)"
+TAG: Final = "Points"
+ADMIN_TAG: Final = "Points"
 
 
 class PageEnd(msgspec.Struct, frozen=True, array_like=True):

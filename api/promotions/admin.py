@@ -32,7 +32,7 @@ from api.routing import Handler, Route
 from api.spec import LOCATION, Access, Spec
 from engine.store.database import Connection, postgres_errors
 
-TAG: Final = "promotions (operators)"
+TAG: Final = "Promotions"
 PATH: Final = "/v1/admin/promotions"
 
 _body_decoder: Final = msgspec.json.Decoder(PromotionBody)

@@ -26,7 +26,7 @@ from api.routing import Route
 from api.spec import Access, Spec
 from engine.store.database import postgres_errors
 
-TAG: Final = "promotions"
+TAG: Final = "Promotions"
 
 _claim_decoder: Final = msgspec.json.Decoder(ClaimBody)
 

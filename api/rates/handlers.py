@@ -131,7 +131,7 @@ ROUTES: Final = (
         put_rates,
         access=Access.OPERATOR,
         spec=Spec(
-            tag="Operators: catalogue",
+            tag="Catalogue",
             summary="Write exchange rates down",
             description="A rate of the same pair and day is replaced; others stay, so that what was"
             " charged on a day can be understood later.",

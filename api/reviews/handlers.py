@@ -26,7 +26,7 @@ from api.routing import Route
 from api.spec import LOCATION, Access, Spec
 from engine.store.database import Connection, postgres_errors
 
-TAG: Final = "reviews"
+TAG: Final = "Reviews"
 
 
 class ProductReviewsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

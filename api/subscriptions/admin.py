@@ -36,7 +36,7 @@ from engine.errors import Conflict
 from engine.store.database import Connection, postgres_errors
 from engine.store.sales import log_audit
 
-TAG: Final = "events"
+TAG: Final = "Events"
 SUBSCRIPTIONS_MAX: Final = 100  # Each is asked about for every event.
 _ID_DIGITS_MAX: Final = 18
 

@@ -116,7 +116,7 @@ def _text(at: datetime | None) -> str | None:
     return None if at is None else time_text(int(at.timestamp()) * 1000)
 
 
-_TAG: Final = "Admin: users"
+_TAG: Final = "Users"
 
 ROUTES = (
     Route(
