@@ -102,7 +102,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"basis_points": 0}, "basis_points"),
     ({"basis_points": 10_001}, "terms.basis_points"),
     ({"repeated": True}, "repeated"),
-    ({"skus": ["a b"]}, "terms.skus[...]"),
+    ({"skus": ["a b"]}, "terms.skus[0]"),
     (
         {
             "kind": "threshold",
