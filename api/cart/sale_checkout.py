@@ -30,7 +30,6 @@ from engine.model import (
 from engine.sales import Sale
 from engine.sales.sale import epoch_ms
 from engine.store.database import Connection, postgres_errors
-from engine.store.terms import apply_terms
 
 
 class Held(NamedTuple):
@@ -105,7 +104,6 @@ async def place(engine: Engine, checkout: Checkout, at: datetime) -> bool:
 async def _place(connection: Connection, checkout: Checkout, at: datetime) -> bool:
     order = (checkout.sale_id, checkout.reservation_id)
     if await place_checkout(connection, *order):
-        await apply_terms(connection, [order])
         owner = Owner.user(checkout.user_id)
         await take_bought(connection, owner, checkout.sale_id, checkout.units, at)
         return True

@@ -14,7 +14,6 @@ from engine.store import outbox
 from engine.store import payments as store
 from engine.store.database import Connection, Pool, postgres_errors
 from engine.store.sales import log_audit
-from engine.store.terms import apply_terms
 
 WEBHOOK_BATCH_MAX: Final = 200  # Webhooks stored per statement: one commit, hence one fsync.
 WEBHOOK_QUEUE_MAX: Final = 2000  # Beyond it Overloaded; the provider delivers again.
@@ -80,7 +79,6 @@ class PaymentService:
         key = f"buyer:{idempotency_key}"  # Never the engine's own key.
         with postgres_errors():
             async with self._pool.acquire() as connection, connection.transaction():
-                await apply_terms(connection, [(sale_id, reservation_id)])
                 order = await store.find_order_of(connection, sale_id, reservation_id, user_id)
                 if order is None:
                     raise UnknownReservation("There is no such order.")

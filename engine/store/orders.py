@@ -133,8 +133,11 @@ async def _refuse(connection: Connection, single: OrderBatch, terms: Terms) -> N
             WITH refused AS (
                 INSERT INTO orders (sale_id, reservation_id, user_id, items, amount_minor, currency,
                                     status, status_reason, reserved_at, reserved_until)
-                VALUES ($1, $2, $3, $4::text::jsonb, $5, $6, 'cancelled', 'oversold',
-                        to_timestamp($7::bigint / 1000.0), to_timestamp($8::bigint))
+                SELECT $1, $2, $3, $4::text::jsonb, coalesce(terms.amount_minor, $5),
+                       coalesce(terms.currency, $6), 'cancelled', 'oversold',
+                       to_timestamp($7::bigint / 1000.0), to_timestamp($8::bigint)
+                FROM (VALUES ($1, $2)) AS refused(sale_id, reservation_id)
+                LEFT JOIN checkouts terms USING (sale_id, reservation_id)
                 ON CONFLICT DO NOTHING
                 RETURNING sale_id, reservation_id, user_id
             )

@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any, Final, Protocol, TypeAlias
 
 from engine.store.database import Connection
-from engine.store.terms import apply_terms
 
 Row: TypeAlias = Any
 
@@ -131,7 +130,6 @@ async def add_captures(
 
     They count as tried: it costs nothing here, and the caller charges them at once.
     """
-    await apply_terms(connection, list(zip(sale_ids, reservation_ids, strict=True)))
     await connection.execute(
         """
         INSERT INTO payments (payment_id, sale_id, reservation_id, idempotency_key, provider,

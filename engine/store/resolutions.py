@@ -199,7 +199,10 @@ async def add_cancelled(
         WITH added AS (
             INSERT INTO orders (sale_id, reservation_id, user_id, items, amount_minor, currency,
                                 status, status_reason, reserved_at, reserved_until)
-            VALUES ($1, $2, $3, $4, $5, $6, 'cancelled', $7, $8, $9)
+            SELECT $1, $2, $3, $4, coalesce(terms.amount_minor, $5), coalesce(terms.currency, $6),
+                   'cancelled', $7, $8, $9
+            FROM (VALUES ($1, $2)) AS ended(sale_id, reservation_id)
+            LEFT JOIN checkouts terms USING (sale_id, reservation_id)
             ON CONFLICT DO NOTHING RETURNING sale_id, reservation_id, user_id
         )
         INSERT INTO outbox (kind, sale_id, reference, user_id, reason)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from api.tokens import Role
 from engine.reconciler import check
 from tests.support.front import Reply, Served
 
@@ -79,3 +80,38 @@ async def check_books(served: Served) -> None:
     """What `doorbuster check` proves."""
     findings = await check(served.engine, settle_seconds=0)
     assert [finding.line for finding in findings if not finding.ok] == []
+
+
+async def coupon(
+    served: Served, code: str = "SPRING", off_minor: int = 500, uses_max: int | None = 1
+) -> None:
+    """A coupon that takes an amount off; `uses_max` is of all buyers together."""
+    terms = {
+        "kind": "amount",
+        "name": {"en": code},
+        "currencies": {"CNY": {"off_minor": off_minor}},
+    }
+    made = await served.operate("/promotions", {"terms": terms, "by_code": True})
+    assert made.status == 201, made.body
+    path = f"/promotions/{made.json['promotion_id']}/codes"
+    reply = await served.operate(path, {"code": code, "uses_max": uses_max})
+    assert reply.status == 201, reply.body
+
+
+async def points(served: Served, user: str, count: int) -> None:
+    """Points that may pay for half of the goods: 100 of them are 1 CNY."""
+    rule = {"earned_per_thousand": 0, "points_per_major": 100, "share_max_percent": 50}
+    path = "/v1/admin/points/rules/CNY"
+    reply = await served.call("PUT", path, user="op-1", role=Role.OPERATOR, body=rule)
+    assert reply.status == 200, reply.body
+    grant = {"points": count, "reason": "a gift"}
+    given = await served.operate(f"/points/users/{user}/grants", grant, idempotency_key="g")
+    assert given.status == 200, given.body
+
+
+async def redeemed(served: Served, user: str = "u1", code: str = "SPRING") -> tuple[int, int]:
+    """(uses of the coupon, balance of the buyer's points)."""
+    pool = served.engine.pool
+    used = await pool.fetchval("SELECT used FROM coupons WHERE code = $1", code)
+    balance = await pool.fetchval("SELECT balance FROM point_balances WHERE user_id = $1", user)
+    return used or 0, balance or 0

@@ -3,6 +3,8 @@
 -- Several may run side by side. What all of one sale have to change comes last, so that they wait for each
 -- other's ends only; and in one order, orders by id, sale, items by SKU, so that none waits for one that waits for it.
 -- `>= 0` below is how one part of the statement is made to wait for another.
+-- An order whose reservation was made by a checkout has the checkout's price: that was written before
+-- anything was reserved, so it is there. Where the sale has no checkouts, one probe of an index is all.
 -- So drained_through is the newest entry that is stored, while older ones may still be at it: Redis, if it is
 -- intact, has got at least that far. What is not stored yet is told by the stream, which keeps it until it is.
 --
@@ -15,13 +17,21 @@ WITH wishes AS MATERIALIZED (
            to_timestamp(until_s) AS reserved_until
     FROM unnest($5::int[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[])
              AS w(wish, items, amount_minor, at_ms, until_s)
+), any_terms AS MATERIALIZED (
+    SELECT FROM checkouts WHERE sale_id = $1 LIMIT 1
 ), inserted AS (
     INSERT INTO orders (sale_id, reservation_id, user_id, items, amount_minor, currency, status,
                         reserved_at, reserved_until)
-    SELECT $1, r.reservation_id, r.user_id, wishes.items, wishes.amount_minor, $10, 'awaiting_payment',
-           wishes.reserved_at, wishes.reserved_until
+    SELECT $1, r.reservation_id, r.user_id, wishes.items,
+           coalesce(terms.amount_minor, wishes.amount_minor), coalesce(terms.currency, $10),
+           'awaiting_payment', wishes.reserved_at, wishes.reserved_until
     FROM unnest($2::text[], $3::text[], $4::int[]) AS r(reservation_id, user_id, wish)
     JOIN wishes USING (wish)
+    LEFT JOIN LATERAL (
+        SELECT amount_minor, currency FROM checkouts
+        WHERE (SELECT count(*) FROM any_terms) > 0 AND sale_id = $1
+          AND checkouts.reservation_id = r.reservation_id AND state <> 'dropped'
+    ) AS terms ON true
     ORDER BY r.reservation_id
     ON CONFLICT DO NOTHING
     RETURNING reservation_id, items
