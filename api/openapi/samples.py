@@ -45,6 +45,9 @@ _BY_NAME: Final[dict[str, Any]] = {
     "product": "phone",
     "Idempotency-Key": "7d0c1c1e-one-click",
     "q": "手机",
+    "base": "USD",
+    "quote": "CNY",
+    "type": "order.paid",
 }
 _BY_FORMAT: Final = {
     "date-time": "2026-11-11T00:00:00Z",
