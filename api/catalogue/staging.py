@@ -103,6 +103,8 @@ class Staging:
 
     async def index(self, progress: Callable[[int], None] = lambda _: None) -> None:
         """Brings the search up to what was changed. Last, as it keeps its rows locked."""
+        # Tables that have just been filled: without their numbers the search reads them whole.
+        await self._analyze("products", "skus", "sku_prices")
         done = 0
         async for ids in _ChangedIds(self._connection):
             await index_products(self._connection, ids)

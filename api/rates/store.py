@@ -1,11 +1,12 @@
 """Exchange rates in Postgres: data with a date, never overwritten silently."""
 
+from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
 import msgspec
 
-from engine.store.database import Pool, postgres_errors
+from engine.store.database import Connection, Pool, postgres_errors
 from engine.store.sales import log_audit
 
 
@@ -42,36 +43,33 @@ class Rates:
             )
         return [Rate(**row) for row in rows]
 
-    async def put(self, rates: list[Rate], actor: str) -> int:
+    async def put(self, rates: Sequence[Rate], actor: str) -> int:
         """Writes rates down, in place of those of the same day; how many were not so before."""
         with postgres_errors():
             async with self._pool.acquire() as connection, connection.transaction():
-                changed = await connection.fetch(
-                    """
-                    INSERT INTO exchange_rates AS known (base, quote, valid_on, rate, source)
-                    SELECT * FROM unnest($1::text[], $2::text[], $3::date[], $4::numeric[], $5::text[])
-                    ORDER BY 1, 2, 3
-                    ON CONFLICT (base, quote, valid_on) DO UPDATE
-                    SET rate = excluded.rate, source = excluded.source
-                    WHERE (known.rate, known.source) IS DISTINCT FROM (excluded.rate, excluded.source)
-                    RETURNING base, quote, valid_on, rate
-                    """,
-                    [rate.base for rate in rates],
-                    [rate.quote for rate in rates],
-                    [rate.valid_on for rate in rates],
-                    [rate.rate for rate in rates],
-                    [rate.source for rate in rates],
-                )
-                if changed:
-                    detail: dict[str, object] = {"rates": [_told(*row) for row in changed]}
-                    await log_audit(
-                        connection,
-                        actor=actor,
-                        action="put_exchange_rates",
-                        sale_id=None,
-                        detail=detail,
-                    )
-        return len(changed)
+                return await put_rates(connection, rates, actor)
+
+
+async def put_rates(connection: Connection, rates: Sequence[Rate], actor: str) -> int:
+    """As `Rates.put`, in the caller's transaction."""
+    changed = await connection.fetch(
+        """
+        INSERT INTO exchange_rates AS known (base, quote, valid_on, rate, source)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::date[], $4::numeric[], $5::text[])
+        ORDER BY 1, 2, 3
+        ON CONFLICT (base, quote, valid_on) DO UPDATE
+        SET rate = excluded.rate, source = excluded.source
+        WHERE (known.rate, known.source) IS DISTINCT FROM (excluded.rate, excluded.source)
+        RETURNING base, quote, valid_on, rate
+        """,
+        *([getattr(rate, name) for rate in rates] for name in Rate.__struct_fields__),
+    )
+    if changed:
+        detail: dict[str, object] = {"rates": [_told(*row) for row in changed]}
+        await log_audit(
+            connection, actor=actor, action="put_exchange_rates", sale_id=None, detail=detail
+        )
+    return len(changed)
 
 
 def rate_text(rate: Decimal) -> str:

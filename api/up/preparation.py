@@ -6,8 +6,7 @@ Each step returns the sentences to tell the operator. Starts no process.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from api.demo.shop import SALE_ID, seed
-from api.shipping.seed import seed_shipping
+from api.demo.shop import seed
 from engine.config import Settings
 from engine.core import Engine
 from engine.fence import Fence
@@ -32,10 +31,8 @@ async def prepare(settings: Settings, *, demo: bool) -> list[str]:
     told = await _upgrade(settings)
     async with _engine(settings) as engine:
         told += await _inspect(engine)
-        if demo and await seed(engine.sales, ACTOR):
-            told.append(f"Loaded the demo shop: sale {SALE_ID}.")
-        if demo and (methods := await _seed_shipping(engine)):
-            told.append(f"Loaded the demo shop: {methods} shipping methods.")
+        if demo and (made := await seed(engine, ACTOR)):
+            told.append(f"Loaded the demo shop: {', '.join(made)}.")
     return told
 
 
@@ -50,12 +47,6 @@ async def note_clean_stop(settings: Settings, run_id: str) -> None:
     async with _connection(settings) as connection:
         with postgres_errors():
             await mark_server_stopped(connection, run_id)
-
-
-async def _seed_shipping(engine: Engine) -> int:
-    with postgres_errors():
-        async with engine.pool.acquire() as connection:
-            return await seed_shipping(connection)
 
 
 async def _inspect(engine: Engine) -> list[str]:
