@@ -88,23 +88,6 @@ class OrderBook:
             )
         return _read(Order, row) if row else None
 
-    async def of_user(
-        self, user_id: str, rows_max: int, before: tuple[datetime, str] | None = None
-    ) -> list[Order]:
-        """A user's orders, newest first, from the one after `before` (its time and id) on."""
-        before_at, before_id = before or (None, "")
-        with postgres_errors():
-            rows = await self._pool.fetch(
-                "SELECT * FROM orders WHERE user_id = $1"
-                " AND ($2::timestamptz IS NULL OR (reserved_at, reservation_id) < ($2, $3))"
-                " ORDER BY reserved_at DESC, reservation_id DESC LIMIT $4",
-                user_id,
-                before_at,
-                before_id,
-                rows_max,
-            )
-        return [_read(Order, row) for row in rows]
-
     async def payments_of(self, order: Order) -> list[PaymentRow]:
         """An order's payments, newest first."""
         with postgres_errors():
