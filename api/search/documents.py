@@ -64,7 +64,7 @@ def document_of(source: Source) -> Document:
         source.product_id,
         _line([*own.other_heads, *names.other_heads]),
         _line(brand.other),
-        _line([*own.other, *names.other]),
+        _line([*names.other, *own.other], once=False),  # as they stand there, for phrases
         _line([*above.other, *rest.other], once=False),
         vector_text(title),
         vector_text([*title, ("C", above.han), ("D", [*filters, *rest.han, *grams])]),

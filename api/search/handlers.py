@@ -18,7 +18,7 @@ from api.queries import read_query
 from api.routing import Route
 from api.search.bodies import FoundProducts, ProductsQuery, Suggestions, SuggestionsQuery
 from api.search.filters import Key, Price, fits
-from api.search.finder import Finder, SearchTooDear
+from api.search.finder import Finder, Found, SearchTooDear
 from api.search.query import read_wish
 from api.search.shown import bands_of, products_body
 from api.search.statement import Search
@@ -34,12 +34,17 @@ _key_decoder: Final = msgspec.json.Decoder(Key)
 async def find_products(front: Front, request: web.Request) -> Answer:
     search = _search(front, request, read_query(request, ProductsQuery))
     if search.query.q and search.wish.is_empty:
-        return _said(request, FoundProducts([], 0, False))  # Nothing in it can be looked for.
+        found = Found(search)  # Nothing in it can be looked for.
+    else:
+        found = await _find(front, search)
+    return _said(request, products_body(found, language_of(request)))
+
+
+async def _find(front: Front, search: Search) -> Found:
     try:
-        found = await Finder(front.engine.pool).find(search)
+        return await Finder(front.engine.pool).find(search)
     except SearchTooDear as error:
         raise Refusal(Code.OVERLOADED, str(error)) from error
-    return _said(request, products_body(found, language_of(request)))
 
 
 async def suggest_words(front: Front, request: web.Request) -> Answer:

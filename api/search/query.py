@@ -54,7 +54,7 @@ def read_wish(text: str) -> Wish:
         han.extend(_han_clauses(runs, minus=minus, phrase=phrase))
         other.extend(_other_terms(words, minus=minus, phrase=phrase))
         if not minus:
-            wanted_han.extend(word for run in runs for word in _words(run))
+            wanted_han.extend(word for run in runs for word in cut_coarse(run))
             wanted_other.extend(words)
     return Wish(
         " & ".join(han),
@@ -67,27 +67,21 @@ def read_wish(text: str) -> Wish:
 
 def _han_clauses(runs: Iterable[str], *, minus: bool, phrase: bool) -> Iterable[str]:
     for run in runs:
-        clause = _neighbours(run) if phrase else _in_any_cut(run)
+        words = cut_coarse(run)
+        if not words and len(run) == 1:
+            continue  # A particle by itself is everywhere.
+        clause = _neighbours(run) if phrase or not words else _in_any_cut(run, words)
         yield f"!({clause})" if minus else f"({clause})"
 
 
-def _in_any_cut(run: str) -> str:
+def _in_any_cut(run: str, words: list[str]) -> str:
     """The run's words; or, where a document's words were cut otherwise, its pairs of characters."""
-    words = _words(run)
-    by_pairs = _neighbours(run)
-    return (
-        all_of(words)
-        if len(run) == 1 or (words == [run] and len(run) == 2)
-        else f"{all_of(words)} | {by_pairs}"
-    )
+    by_words, by_neighbours = all_of(dict.fromkeys(words)), _neighbours(run)
+    return by_words if by_words == by_neighbours else f"{by_words} | {by_neighbours}"
 
 
 def _neighbours(run: str) -> str:
     return all_of(dict.fromkeys(pairs_of(run))) if len(run) > 1 else all_of([run])
-
-
-def _words(run: str) -> list[str]:
-    return list(dict.fromkeys(cut_coarse(run))) or [run]
 
 
 def _other_terms(words: list[str], *, minus: bool, phrase: bool) -> Iterable[str]:

@@ -76,10 +76,10 @@ def _facets(search: Search, found: Found, language: str) -> Facets:
     return Facets(
         categories=[
             CategoryCount(each, pick(names.get(each, {}), language), count)
-            for each, count in counted["category"]
+            for each, count in counted.get("category", ())
         ],
-        brands=[BrandCount(brand, count) for brand, count in counted["brand"]],
-        prices=list(_prices(search, counted["price"])),
+        brands=[BrandCount(brand, count) for brand, count in counted.get("brand", ())],
+        prices=list(_prices(search, counted.get("price", []))),
         are_least=found.total_is_least,
     )
 
