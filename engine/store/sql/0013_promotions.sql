@@ -105,23 +105,25 @@ DECLARE
     users text[];
     codes text[];
 BEGIN
-    WITH mine AS (
-        SELECT sale_id, reservation_id, promotion_id
-        FROM redemptions JOIN unnest(sales, reservations) AS wanted(sale_id, reservation_id)
-            USING (sale_id, reservation_id)
-        WHERE state = 'taken' ORDER BY sale_id, reservation_id, promotion_id
-        FOR UPDATE OF redemptions
-    ), given AS (
-        UPDATE redemptions r SET state = becoming, given_back_at = now() FROM mine
-        WHERE (r.sale_id, r.reservation_id, r.promotion_id)
-            = (mine.sale_id, mine.reservation_id, mine.promotion_id)
-        RETURNING r.promotion_id, r.user_id, r.code
-    )
-    SELECT array_agg(promotion_id), array_agg(user_id), array_agg(code)
-    INTO promotion_ids, users, codes FROM given;
+    -- Row by row of an index: most orders of a batch have redeemed nothing.
+    SELECT array_agg(mine.promotion_id), array_agg(mine.user_id), array_agg(mine.code),
+           array_agg(mine.sale_id), array_agg(mine.reservation_id)
+    INTO promotion_ids, users, codes, sales, reservations
+    FROM (SELECT * FROM unnest(sales, reservations) AS keys(sale_id, reservation_id)
+          ORDER BY sale_id, reservation_id) AS wanted
+    CROSS JOIN LATERAL (
+        SELECT * FROM redemptions
+        WHERE (redemptions.sale_id, redemptions.reservation_id)
+            = (wanted.sale_id, wanted.reservation_id) AND state = 'taken'
+        ORDER BY promotion_id FOR UPDATE
+    ) AS mine;
     IF promotion_ids IS NULL THEN
         RETURN 0;
     END IF;
+    UPDATE redemptions r SET state = becoming, given_back_at = now()
+    FROM unnest(sales, reservations, promotion_ids) AS mine(sale_id, reservation_id, promotion_id)
+    WHERE (r.sale_id, r.reservation_id, r.promotion_id)
+        = (mine.sale_id, mine.reservation_id, mine.promotion_id);
     WITH locked AS (
         SELECT promotion_id FROM promotion_counts WHERE promotion_id = ANY (promotion_ids)
         ORDER BY promotion_id FOR NO KEY UPDATE

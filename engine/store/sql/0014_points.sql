@@ -88,12 +88,15 @@ $$;
 CREATE FUNCTION book_points(moves point_move[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     users text[] := (SELECT array_agg(DISTINCT user_id ORDER BY user_id) FROM unnest(moves));
+    lots_change boolean;
 BEGIN
     IF users IS NULL THEN
         RETURN;
     END IF;
     INSERT INTO point_balances (user_id) SELECT unnest(users) ORDER BY 1 ON CONFLICT DO NOTHING;
     PERFORM FROM point_balances WHERE user_id = ANY (users) ORDER BY user_id FOR UPDATE;
+    lots_change := EXISTS (SELECT FROM unnest(moves) WHERE points < 0)
+        OR EXISTS (SELECT FROM point_balances WHERE user_id = ANY (users) AND owed > 0);
     UPDATE point_balances SET
         balance = greatest(balance - owed + change.points, 0),
         owed = greatest(owed - balance - change.points, 0)
@@ -104,7 +107,9 @@ BEGIN
     FROM unnest(moves);
     INSERT INTO point_lots (user_id, points, points_left, expires_at)
     SELECT user_id, points, points, expires_at FROM unnest(moves) WHERE points > 0;
-    PERFORM settle_point_lots(users);
+    IF lots_change THEN
+        PERFORM settle_point_lots(users);
+    END IF;
 END $$;
 
 -- Takes points that are there and not past their time; false if there are too few.
@@ -173,19 +178,20 @@ LANGUAGE plpgsql AS $$
 DECLARE
     moves point_move[];
 BEGIN
-    WITH mine AS (
-        SELECT sale_id, reservation_id
-        FROM point_uses JOIN unnest(sales, reservations) AS wanted(sale_id, reservation_id)
-            USING (sale_id, reservation_id)
-        WHERE state = 'taken' ORDER BY sale_id, reservation_id FOR UPDATE OF point_uses
-    ), given AS (
-        UPDATE point_uses u SET state = becoming FROM mine
-        WHERE (u.sale_id, u.reservation_id) = (mine.sale_id, mine.reservation_id)
-        RETURNING u.*
-    )
-    SELECT array_agg((user_id, 'given_back', points, sale_id, reservation_id, NULL, NULL,
-        CASE WHEN expires_at IS NOT NULL THEN greatest(expires_at, now() + interval '30 days') END
-    )::point_move) INTO moves FROM given;
+    SELECT array_agg((mine.user_id, 'given_back', mine.points, mine.sale_id, mine.reservation_id,
+        NULL, NULL, CASE WHEN mine.expires_at IS NOT NULL
+                    THEN greatest(mine.expires_at, now() + interval '30 days') END
+    )::point_move) INTO moves
+    FROM (SELECT * FROM unnest(sales, reservations) AS keys(sale_id, reservation_id)
+          ORDER BY sale_id, reservation_id) AS wanted
+    CROSS JOIN LATERAL (
+        SELECT * FROM point_uses
+        WHERE (point_uses.sale_id, point_uses.reservation_id)
+            = (wanted.sale_id, wanted.reservation_id) AND state = 'taken'
+        FOR UPDATE
+    ) AS mine;
+    UPDATE point_uses u SET state = becoming FROM unnest(moves) AS mine
+    WHERE (u.sale_id, u.reservation_id) = (mine.sale_id, mine.reservation_id);
     RETURN moves;
 END $$;
 
@@ -207,27 +213,18 @@ BEGIN
     RETURN moves;
 END $$;
 
--- What orders that became paid earn: their amount at the rate of its currency, rounded down.
-CREATE FUNCTION earned_points(sales text[], reservations text[]) RETURNS point_move[]
-LANGUAGE sql AS $$
-    SELECT array_agg((user_id, 'earned', points, sale_id, reservation_id, NULL, NULL,
-                      now() + valid_days * interval '1 day')::point_move)
-    FROM (
-        SELECT user_id, sale_id, reservation_id, valid_days,
-               floor(amount_minor * earned_per_major / minor_per_major)::bigint AS points
-        FROM orders JOIN unnest(sales, reservations) AS wanted(sale_id, reservation_id)
-            USING (sale_id, reservation_id)
-        JOIN points_rules USING (currency)
-    ) AS earning WHERE points > 0
-$$;
-
 -- What orders had earned that are refunded.
 CREATE FUNCTION reversed_points(sales text[], reservations text[]) RETURNS point_move[]
 LANGUAGE sql AS $$
-    SELECT array_agg((user_id, 'reversed', -points, sale_id, reservation_id, NULL, NULL, NULL)::point_move)
-    FROM point_lines JOIN unnest(sales, reservations) AS wanted(sale_id, reservation_id)
-        USING (sale_id, reservation_id)
-    WHERE kind = 'earned'
+    SELECT array_agg((earned.user_id, 'reversed', -earned.points, earned.sale_id,
+                      earned.reservation_id, NULL, NULL, NULL)::point_move)
+    FROM unnest(sales, reservations) AS wanted(sale_id, reservation_id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM point_lines
+        WHERE (point_lines.sale_id, point_lines.reservation_id)
+            = (wanted.sale_id, wanted.reservation_id) AND kind = 'earned'
+        OFFSET 0
+    ) AS earned
 $$;
 
 CREATE FUNCTION give_back_points(sales text[], reservations text[], becoming text) RETURNS void
@@ -242,8 +239,7 @@ CREATE FUNCTION follow_orders_with_points() RETURNS trigger LANGUAGE plpgsql AS 
 DECLARE
     first text;
     last text;
-    paid_sales text[];
-    paid text[];
+    earned point_move[];
     late_sales text[];
     late text[];
     ended_sales text[];
@@ -256,17 +252,25 @@ BEGIN
                        WHERE kind = 'earned' AND sale_id BETWEEN first AND last)) THEN
         RETURN NULL;
     END IF;
-    SELECT array_agg(sale_id) FILTER (WHERE after.status = 'paid'),
-           array_agg(reservation_id) FILTER (WHERE after.status = 'paid'),
-           array_agg(sale_id) FILTER (WHERE after.status = 'paid' AND before.status = 'expired'),
+    -- Their amount at the rate of its currency, rounded down.
+    SELECT array_agg((user_id, 'earned', points, sale_id, reservation_id, NULL, NULL,
+                      now() + valid_days * interval '1 day')::point_move)
+    INTO earned FROM (
+        SELECT after.user_id, sale_id, reservation_id, valid_days,
+               floor(after.amount_minor * earned_per_major / minor_per_major)::bigint AS points
+        FROM after JOIN before USING (sale_id, reservation_id)
+        JOIN points_rules ON points_rules.currency = after.currency
+        WHERE after.status = 'paid' AND before.status <> 'paid'
+    ) AS earning WHERE points > 0;
+    SELECT array_agg(sale_id) FILTER (WHERE after.status = 'paid' AND before.status = 'expired'),
            array_agg(reservation_id) FILTER (WHERE after.status = 'paid' AND before.status = 'expired'),
            array_agg(sale_id) FILTER (WHERE after.status IN ('cancelled', 'expired', 'refunded')),
            array_agg(reservation_id) FILTER (WHERE after.status IN ('cancelled', 'expired', 'refunded'))
-    INTO paid_sales, paid, late_sales, late, ended_sales, ended
+    INTO late_sales, late, ended_sales, ended
     FROM after JOIN before USING (sale_id, reservation_id)
     WHERE after.status <> before.status;
     PERFORM book_points(
-        earned_points(paid_sales, paid) || retaken_points(late_sales, late)
+        earned || retaken_points(late_sales, late)
         || returned_points(ended_sales, ended, 'given_back') || reversed_points(ended_sales, ended));
     RETURN NULL;
 END $$;
