@@ -202,5 +202,6 @@ def _key_value(order: Order, key: Key) -> Any:
 def key_value(order: Order, value: Any) -> float | int:
     """The inverse: what a row's value is in a key."""
     if order.kind == "timestamptz":
-        return (value - EPOCH) // timedelta(microseconds=1)
+        microseconds: int = (value - EPOCH) // timedelta(microseconds=1)
+        return microseconds
     return float(value) if order.kind == "real" else int(value)

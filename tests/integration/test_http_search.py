@@ -177,8 +177,8 @@ async def test_each_order_is_the_order_it_says(served: Served) -> None:
     assert ids(await search(served, sort="price_desc")) == cheap[::-1]
     assert ids(await search(served)) == [good[0] for good in reversed(GOODS)]
     pool = served.engine.pool
-    await pool.execute("INSERT INTO product_ratings VALUES ('ears-1', 2, 9, '{0,0,0,1,1}')")
-    await pool.execute("INSERT INTO search_stale VALUES ('ears-1')")
+    await pool.execute("INSERT INTO product_ratings VALUES ('ears-1', 0, 0, '{0,0,0,0,0}')")
+    await pool.execute("UPDATE product_ratings SET count = 2, sum = 9")
     await Freshness(pool).freshen_once()
     best = (await search(served, sort="rating"))["products"][0]
     assert (best["product_id"], best["rating"], best["ratings"]) == ("ears-1", 4.5, 2)

@@ -60,7 +60,7 @@ CREATE TABLE search_stale (
     product_id text COLLATE "C" NOT NULL
 );
 
--- For whatever table has a product's rating: AFTER INSERT OR UPDATE, FOR EACH ROW.
+-- For the table that has products' ratings (0017).
 CREATE FUNCTION note_rating() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO search_stale VALUES (new.product_id);
