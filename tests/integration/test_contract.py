@@ -23,13 +23,45 @@ PUBLIC = {
     "GET /v1/sales",
     "GET /v1/sales/{sale}",
     "GET /v1/sales/{sale}/queue/proof",
+    # Accounts: whoever calls has no token yet. Each throttles by address, or account, itself.
+    "POST /v1/users",
+    "POST /v1/users/verification",
+    "POST /v1/users/verification/mail",
+    "POST /v1/sessions",
+    "POST /v1/sessions/refresh",
+    "POST /v1/passwords",
+    "POST /v1/passwords/reset",
+    "GET /v1/oauth/{provider}/login",
+    "GET /v1/oauth/{provider}/callback",
+    # Others' systems, which sign what they say.
+    "POST /v1/webhooks/{provider}",
+    "POST /v1/carriers/{carrier}/events",
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
     "GET /openapi.json",
     "GET /docs",
 }
-VISITOR: set[str] = set()
+VISITOR = {
+    "GET /v1/categories",
+    "GET /v1/categories/{category}",
+    "GET /v1/products",
+    "GET /v1/products/{product}",
+    "GET /v1/products/{product}/reviews",
+    "GET /v1/reviews/{review}",
+    "GET /v1/suggestions",
+    "GET /v1/exchange-rates",
+    "GET /v1/promotions",
+    "GET /v1/shipping/methods",
+    "GET /v1/payments/providers",
+    # A guest's cart, by its signed cookie.
+    "GET /v1/cart",
+    "DELETE /v1/cart",
+    "POST /v1/cart/lines",
+    "PUT /v1/cart/lines/{sale}/{sku}",
+    "DELETE /v1/cart/lines/{sale}/{sku}",
+    "POST /v1/cart/quote",
+}
 
 AT_ONCE_MAX = 16
 
