@@ -48,7 +48,7 @@ ROUTES = (
         priority=Priority.PAYMENT,
         access=Access.CALLER,
         spec=Spec(
-            tag="Orders",
+            tag="Invoices",
             summary="The invoice of a paid order, as a page to print",
             description="Numbered without gaps within a year when it is asked for first; from then "
             "on it stays as it was issued. For its owner, and for support.",
