@@ -120,8 +120,8 @@ async def archive_product(front: Front, request: web.Request) -> Answer:
 
 
 async def _change(
-    front: Front, request: web.Request, product_id: str, change: Any
-) -> StoredProduct:
+    front: Front, request: web.Request, product_id: str, change: Change
+) -> tuple[StoredProduct, bool]:
     actor = front.caller(request).user_id
     return await Catalogue(front.engine.pool).change(product_id, change, actor)
 

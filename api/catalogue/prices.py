@@ -7,7 +7,7 @@ from aiohttp import web
 
 from api.answers import Answer, personal
 from api.bodies import decode, require_json
-from api.catalogue.document import PRICE_MINOR_MAX, SkuText
+from api.catalogue.document import SkuText
 from api.catalogue.staging import INDEX_BATCH_MAX
 from api.catalogue.store import writing
 from api.front import Front
@@ -19,6 +19,7 @@ from api.routing import Route
 from api.search.index import index_products
 from api.spec import Access, Spec
 from engine.errors import Invalid
+from engine.sales.document import PRICE_MINOR_MAX
 from engine.store.database import Connection, postgres_errors
 from engine.store.sales import log_audit
 

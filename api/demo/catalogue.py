@@ -10,7 +10,7 @@ from itertools import islice, product
 from random import Random
 from typing import Final, NamedTuple
 
-from api.catalogue.document import Price, Product, Sku, Value
+from api.catalogue.document import Language, Price, Product, Sku, Value
 from api.demo.words import Choice, Group, Kind, Words, choices, shown_products, vocabulary
 
 DEMO_PRODUCTS: Final = 2100
@@ -32,7 +32,7 @@ class DemoCategory(NamedTuple):
     category_id: str
     parent_id: str | None
     position: int
-    name: dict[str, str]
+    name: dict[Language, str]
 
 
 def categories() -> Iterator[DemoCategory]:
@@ -198,5 +198,5 @@ def _usd_ending(dollars: float) -> int:
     return max(round(dollars), 2) * 100 - 1
 
 
-def _names(words: Words) -> dict[str, str]:
+def _names(words: Words) -> dict[Language, str]:
     return {"en": words.en, "zh-CN": words.zh}

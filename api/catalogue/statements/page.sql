@@ -13,7 +13,7 @@ SELECT products.product_id, products.category_id, brand, products.name, descript
        (SELECT coalesce(jsonb_agg(jsonb_build_object(
             'sku', skus.sku, 'options', options, 'weight_grams', weight_grams,
             'listed_minor', listed.amount_minor, 'base_minor', base.amount_minor,
-            'available', coalesce(shelf.stocked - shelf.ordered, 0)) ORDER BY position, skus.sku), '[]')
+            'available', coalesce(shelf.stocked - shelf.ordered, 0)) ORDER BY skus.position, skus.sku), '[]')
         FROM skus
         LEFT JOIN sku_prices AS listed ON listed.sku = skus.sku AND listed.currency = $2
         LEFT JOIN sku_prices AS base ON base.sku = skus.sku AND base.currency = $3
