@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Final, TypeVar
 
 from argon2 import PasswordHasher
@@ -17,6 +18,12 @@ WAITING_PER_THREAD_MAX: Final = 16  # At ~50 ms each: beyond a second, refusing 
 Result = TypeVar("Result")
 
 
+@cache
+def _nobodys_hash() -> str:
+    """Verified against when there is no such user, so that both answers take the same time."""
+    return PasswordHasher().hash("nobody's password")
+
+
 class PasswordVault:
     """The slow, memory-hungry part of logging in, bounded. Raises Overloaded when too many wait."""
 
@@ -25,8 +32,7 @@ class PasswordVault:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="password")
         self._waiting = 0
         self._waiting_max = threads * waiting_per_thread_max
-        # Verified against when there is no such user, so that both answers take the same time.
-        self._nobody = self._hasher.hash("nobody's password")
+        self._nobody = _nobodys_hash()
 
     async def hash(self, password: str) -> str:
         return await self._run(lambda: self._hasher.hash(password))
