@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "up": "api.cli.up",
     "seed": "api.cli.seed",
     "sale": "api.cli.sale",
+    "catalogue": "api.cli.catalogue",
     "token": "api.cli.token",
     "rush": "api.cli.rush",
     "check": "api.cli.check",
