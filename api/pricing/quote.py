@@ -24,14 +24,7 @@ from api.pricing.promotion import (
 
 TOTAL_MINOR_MIN: Final = 1  # A free order would have no payment that ends its reservation.
 
-__all__ = ["Line", "PointsRule", "Promotion", "Quote", "Shipping", "quote"]
-
-
-class Shipping(msgspec.Struct, frozen=True):
-    """A way to ship, and what it costs by list."""
-
-    method_id: str
-    fee_minor: int
+__all__ = ["Line", "PointsRule", "Promotion", "Quote", "quote"]
 
 
 class PointsRule(msgspec.Struct, frozen=True):

@@ -1,5 +1,6 @@
 """The calls under /v1/admin/promotions."""
 
+from datetime import datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -21,15 +22,18 @@ from api.promotions.bodies import (
     PromotionShown,
     PromotionsPage,
     PromotionsQuery,
+    RedemptionsPage,
     Revisions,
     RevisionShown,
     promotion_shown,
+    redemption_shown,
 )
 from api.promotions.coupons import canonical
 from api.promotions.terms import as_stored
 from api.queries import read_query
 from api.routing import Handler, Route
 from api.spec import LOCATION, Access, Spec
+from engine.model import RESERVATION_ID
 from engine.store.database import Connection, postgres_errors
 
 TAG: Final = "Promotions"
@@ -46,7 +50,15 @@ class PageEnd(msgspec.Struct, frozen=True, array_like=True):
     key: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,128}\Z")]
 
 
+class RedemptionsEnd(msgspec.Struct, frozen=True, array_like=True):
+    """The last redemption of a page."""
+
+    taken_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    reservation_id: Annotated[str, msgspec.Meta(pattern=rf"^(?:{RESERVATION_ID.pattern})\Z")]
+
+
 _end_decoder: Final = msgspec.json.Decoder(PageEnd)
+_moment_decoder: Final = msgspec.json.Decoder(RedemptionsEnd)
 
 
 async def create_promotion(front: Front, request: web.Request) -> Answer:
@@ -120,6 +132,24 @@ async def list_revisions(front: Front, request: web.Request) -> Answer:
         for row in rows
     ]
     return personal(Revisions(shown))
+
+
+async def list_redemptions(front: Front, request: web.Request) -> Answer:
+    query = read_query(request, PageQuery)
+    end = cursor(request, _moment_decoder)
+    with postgres_errors():
+        async with front.engine.pool.acquire() as connection:
+            await _shown(connection, request.match_info["promotion"])
+            rows = await offering.list_redemptions(
+                connection,
+                request.match_info["promotion"],
+                before=(end.taken_at, end.reservation_id) if end else None,
+                rows_max=query.limit,
+            )
+    more = None
+    if len(rows) == query.limit:
+        more = cursor_text(RedemptionsEnd(rows[-1]["taken_at"], rows[-1]["reservation_id"]))
+    return personal(RedemptionsPage([redemption_shown(row) for row in rows], more))
 
 
 async def create_codes(front: Front, request: web.Request) -> Answer:
@@ -271,6 +301,19 @@ ROUTES: Final = (
             tag=TAG,
             summary="What a promotion promised when, newest first",
             answers={200: Revisions},
+            codes=(Code.NOT_FOUND,),
+        ),
+        Access.SUPPORT,
+    ),
+    _route(
+        "GET",
+        "/{promotion}/redemptions",
+        list_redemptions,
+        Spec(
+            tag=TAG,
+            summary="Who redeemed a promotion, newest first",
+            answers={200: RedemptionsPage},
+            query=PageQuery,
             codes=(Code.NOT_FOUND,),
         ),
         Access.SUPPORT,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -12,6 +12,7 @@ from api.paging import PageQuery
 from api.pricing.promotion import Kind, Stacking
 from api.promotions.coupons import CODE, Fault
 from api.promotions.terms import Amounts, Terms, as_stored
+from engine.model import Money, public_id
 
 PER_USER_MAX: Final = 1_000_000
 USES_MAX: Final = 10**12
@@ -123,6 +124,25 @@ class Revisions(msgspec.Struct, frozen=True):
     revisions: list[RevisionShown]
 
 
+class RedemptionShown(msgspec.Struct, frozen=True):
+    """What an order, or a checkout that became none, had of a promotion."""
+
+    order_id: str
+    user_id: str
+    revision: int
+    code: str | None
+    amount: Money
+    state: Literal["taken", "given_back", "dropped", "honoured"]
+    taken_at: str
+
+
+class RedemptionsPage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Newest first; `next` where there is more."""
+
+    redemptions: list[RedemptionShown]
+    next: str | None = None
+
+
 class CodesMade(msgspec.Struct, frozen=True):
     """The coupons that were made."""
 
@@ -189,6 +209,18 @@ class Wallet(msgspec.Struct, frozen=True):
     """The caller's coupons, the last claimed first."""
 
     coupons: list[CouponOffer]
+
+
+def redemption_shown(row: Mapping[str, Any]) -> RedemptionShown:
+    return RedemptionShown(
+        order_id=public_id(row["sale_id"], row["reservation_id"]),
+        user_id=row["user_id"],
+        revision=row["revision"],
+        code=row["code"],
+        amount=Money(row["amount_minor"], row["currency"]),
+        state=row["state"],
+        taken_at=moment_text(row["taken_at"]),
+    )
 
 
 def promotion_shown(row: Mapping[str, Any]) -> PromotionShown:

@@ -150,6 +150,27 @@ async def list_revisions(connection: Connection, promotion_id: str) -> list[Row]
     return rows
 
 
+async def list_redemptions(
+    connection: Connection,
+    promotion_id: str,
+    *,
+    before: tuple[datetime, str] | None,
+    rows_max: int,
+) -> list[Row]:
+    """Newest first, from below that moment and reservation on."""
+    moment, reservation_id = before or (None, None)
+    rows: list[Row] = await connection.fetch(
+        "SELECT * FROM redemptions WHERE promotion_id = $1"
+        " AND ($2::timestamptz IS NULL OR (taken_at, reservation_id) < ($2, $3::text))"
+        " ORDER BY taken_at DESC, reservation_id DESC LIMIT $4",
+        promotion_id,
+        moment,
+        reservation_id,
+        rows_max,
+    )
+    return rows
+
+
 def _validity(since: datetime, until: datetime | None) -> tuple[datetime, datetime | None]:
     since = in_utc("valid_from", since)
     if until is not None and (until := in_utc("valid_until", until)) <= since:

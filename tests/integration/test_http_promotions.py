@@ -161,6 +161,26 @@ async def test_codes_are_made_in_bulk_listed_exported_and_withdrawn(served: Serv
     assert "WELCOME,,0,no,no" in rows
 
 
+async def test_operators_see_who_redeemed_what(served: Served) -> None:
+    promotion_id = await offer(served)
+    await served.engine.pool.execute(
+        "INSERT INTO redemptions (promotion_id, revision, sale_id, reservation_id, user_id,"
+        " amount_minor, currency) SELECT $1, 1, 'shop', lpad(n::text, 20, '0'), 'ann', n, 'CNY'"
+        " FROM generate_series(1, 3) AS n",
+        promotion_id,
+    )
+    path = f"/promotions/{promotion_id}/redemptions"
+    first = (await call_as(served, Role.SUPPORT, "GET", f"{path}?limit=2")).json
+    rest = (
+        await call_as(served, Role.SUPPORT, "GET", f"{path}?limit=2&after={first['next']}")
+    ).json
+    shown = first["redemptions"] + rest["redemptions"]
+    assert [each["amount"]["amount_minor"] for each in shown] == [3, 2, 1]
+    assert shown[0]["order_id"] == "shop.00000000000000000003"
+    assert {each["state"] for each in shown} == {"taken"}
+    assert (await call_as(served, Role.SUPPORT, "GET", "/promotions/x/redemptions")).status == 404
+
+
 async def test_what_is_no_wish_for_codes_is_refused(served: Served) -> None:
     with_code, without = await offer(served, by_code=True), await offer(served)
     for body in (

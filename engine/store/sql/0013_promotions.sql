@@ -91,7 +91,7 @@ CREATE TABLE redemptions (
     PRIMARY KEY (sale_id, reservation_id, promotion_id),
     FOREIGN KEY (promotion_id, revision) REFERENCES promotion_revisions
 );
-CREATE INDEX redemptions_of_promotion ON redemptions (promotion_id, taken_at);
+CREATE INDEX redemptions_of_promotion ON redemptions (promotion_id, taken_at, reservation_id);
 CREATE TRIGGER redemptions_kept BEFORE DELETE OR TRUNCATE ON redemptions
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
