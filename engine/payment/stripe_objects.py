@@ -133,11 +133,11 @@ def line_of(transaction: Object) -> StatementLine | None:
         return None
     currency = str(source["currency"]).upper()
     paid = kind in PAID
-    amount = source.get("amount_captured", source["amount"]) if paid else source["amount"]
+    amount = source["amount_captured" if paid and "amount_captured" in source else "amount"]
     return StatementLine(
         LineKind.PAYMENT if paid else LineKind.REFUND,
         payment_id_of(source) or "",
         str(source.get("payment_intent") or source["id"]),
-        minor_of_stripe(abs(int(amount)), currency),
+        minor_of_stripe(abs(amount), currency),
         currency,
     )
