@@ -68,10 +68,10 @@ async def check_out(served: Served, user: str = "u1", key: str = "c1", **body: A
     return await served.post("/v1/cart/checkout", user=user, body=body, idempotency_key=key)
 
 
-async def counters(served: Served, sku: str) -> tuple[int, int, int]:
-    """(stocked, ordered, sold) of ordinary stock."""
+async def counters(served: Served, sku: str, sale: str = "shop") -> tuple[int, int, int]:
+    """(stocked, ordered, sold) in Postgres."""
     row = await served.engine.pool.fetchrow(
-        "SELECT stocked, ordered, sold FROM sale_items WHERE sale_id = 'shop' AND sku = $1", sku
+        "SELECT stocked, ordered, sold FROM sale_items WHERE sale_id = $1 AND sku = $2", sale, sku
     )
     return row["stocked"], row["ordered"], row["sold"]
 
