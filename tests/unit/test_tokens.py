@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.tokens import Identity, Role, Tokens
+from api.tokens import TOKEN_SECONDS, Identity, Role, Tokens
 from engine.clock import SystemClock
 
 SECRET = "the-secret-of-this-test-32-characters"
@@ -211,3 +211,39 @@ def sign(segment: str) -> str:
     """A token of our encoder's header and this claims segment, with a good signature."""
     signed = f"{tokens.issue('u1').partition('.')[0]}.{segment}"
     return f"{signed}.{b64(hmac.digest(SECRET.encode(), signed.encode(), 'sha256'))}"
+
+
+class Ended:
+    """Revokes what u1 was given before a certain second."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+
+    def concerns(self, user_id: str) -> bool:
+        return user_id == "u1"
+
+    def is_revoked(self, user_id: str, issued_at: float) -> bool:
+        return user_id == "u1" and issued_at < self._first
+
+
+def test_what_was_given_before_a_user_logged_out_everywhere_is_void_in_every_lane() -> None:
+    now = int(time.time())
+    tokens = Tokens(SECRET, SystemClock(), Ended(now + 1))
+    before = good_claims()
+    for header in (None, {"alg": "HS256"}):
+        for claims in (before, {"sub": "u1", "exp": now + 60}):  # One tells no time at all.
+            token = make(claims, header=header)
+            assert tokens.read(token) is None
+            assert tokens.read_slow(token) is None
+            assert tokens.user_until(token.encode()) is None
+        others = make(good_claims(sub="u2"), header=header)
+        assert tokens.read(others) == Identity("u2", Role.BUYER)
+        assert tokens.user_until(others.encode()) is not None
+
+
+def test_a_token_given_in_the_second_of_the_logout_is_of_the_next_one_and_good() -> None:
+    now = int(time.time())
+    tokens = Tokens(SECRET, SystemClock(), Ended(now + 1))
+    fresh = tokens.issue("u1", tokens_from=now + 1)
+    assert tokens.read(fresh) == Identity("u1", Role.BUYER)
+    assert tokens.user_until(fresh.encode()) == ("u1", now + 1 + TOKEN_SECONDS)
