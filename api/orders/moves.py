@@ -4,10 +4,32 @@ What changes stock or money is `engine.store.resolutions`; what may follow what,
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from engine.model import OrderStatus
 from engine.store.database import Connection
-from engine.store.resolutions import OrderKey
+from engine.store.resolutions import OrderKey, find_order
+
+
+class Standing(NamedTuple):
+    """How an order stands while it is locked."""
+
+    user_id: str
+    status: str
+    refund_under_way: bool
+
+
+async def lock_standing(connection: Connection, key: OrderKey) -> Standing | None:
+    """Locks the order until the transaction ends; None if there is none.
+
+    Whoever asks for a refund holds the order, too, and changes its payments only. So they are read by
+    a statement of its own: one that has waited for the lock still sees them as they were before.
+    """
+    order = await find_order(connection, key)
+    if order is None:
+        return None
+    refund_under_way = await connection.fetchval("SELECT refund_under_way($1, $2)", *key)
+    return Standing(order["user_id"], order["status"], refund_under_way)
 
 
 async def move_order(

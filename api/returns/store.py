@@ -1,11 +1,10 @@
 """Stores returns. Everybody who changes one locks its order first. Asks for no refund: see `refunds`."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from api.orders.moves import note_event
+from api.orders.moves import Standing, lock_standing, note_event
 from api.returns.bodies import Return, ReturnState
-from api.shipping.shipments import REFUND_UNDER_WAY
 from engine.errors import Conflict, UnknownReservation
 from engine.model import OrderStatus, public_id
 from engine.store.database import Connection
@@ -29,15 +28,10 @@ async def request_return(
     within_days: int,
 ) -> Return:
     """Belongs into a transaction. Raises UnknownReservation, Conflict `not_returnable`."""
-    order = await _lock(connection, key, within_days)
-    if order is None or order["user_id"] != user_id:
+    order = await lock_standing(connection, key)
+    if order is None or order.user_id != user_id:
         raise UnknownReservation("There is no such order.")
-    earlier = await returns_of(connection, key)
-    _check_returnable(order["status"], order["refund_under_way"], order["too_late"], within_days)
-    if any(found.state in OPEN for found in earlier):
-        raise Conflict("not_returnable", "A return of this order is open already.")
-    if len(earlier) >= REQUESTS_MAX:
-        raise Conflict("not_returnable", "A return of this order was rejected too often.")
+    await _check_returnable(connection, key, order, within_days)
     row = await connection.fetchrow(
         f"""
         INSERT INTO returns (return_id, sale_id, reservation_id, user_id, reason, text)
@@ -54,30 +48,37 @@ async def request_return(
     return made
 
 
-async def _lock(connection: Connection, key: OrderKey, within_days: int) -> Any:
-    """The order, locked; `too_late` counts from when it was delivered."""
-    return await connection.fetchrow(
-        f"""
-        SELECT user_id, status, {REFUND_UNDER_WAY} AS refund_under_way,
-               status = 'delivered' AND coalesce(
-                   (SELECT max(at) FROM events e
-                    WHERE (e.sale_id, e.reservation_id) = (o.sale_id, o.reservation_id)
-                      AND e.type = 'order.delivered'),
-                   updated_at) < now() - make_interval(days => $3) AS too_late
-        FROM orders o WHERE sale_id = $1 AND reservation_id = $2 FOR NO KEY UPDATE
-        """,  # noqa: S608  # a constant condition
-        *key,
-        within_days,
-    )
-
-
-def _check_returnable(status: str, refund_under_way: bool, too_late: bool, days: int) -> None:
-    if status not in {OrderStatus.SHIPPED, OrderStatus.DELIVERED}:
-        raise Conflict("not_returnable", f"The order is {status}.")
-    if refund_under_way:
+async def _check_returnable(
+    connection: Connection, key: OrderKey, order: Standing, within_days: int
+) -> None:
+    if order.status not in {OrderStatus.SHIPPED, OrderStatus.DELIVERED}:
+        raise Conflict("not_returnable", f"The order is {order.status}.")
+    if order.refund_under_way:
         raise Conflict("not_returnable", "The order is being refunded.")
-    if too_late:
-        raise Conflict("not_returnable", f"It was delivered more than {days} days ago.")
+    if order.status == OrderStatus.DELIVERED and await _is_late(connection, key, within_days):
+        raise Conflict("not_returnable", f"It was delivered more than {within_days} days ago.")
+    earlier = await returns_of(connection, key)
+    if any(found.state in OPEN for found in earlier):
+        raise Conflict("not_returnable", "A return of this order is open already.")
+    if len(earlier) >= REQUESTS_MAX:
+        raise Conflict("not_returnable", "A return of this order was rejected too often.")
+
+
+async def _is_late(connection: Connection, key: OrderKey, within_days: int) -> bool:
+    """Counted from when the order was delivered."""
+    return bool(
+        await connection.fetchval(
+            """
+            SELECT coalesce(
+                (SELECT max(at) FROM events WHERE sale_id = $1 AND reservation_id = $2
+                 AND type = 'order.delivered'),
+                updated_at) < now() - make_interval(days => $3)
+            FROM orders WHERE sale_id = $1 AND reservation_id = $2
+            """,
+            *key,
+            within_days,
+        )
+    )
 
 
 async def decide(

@@ -16,11 +16,5 @@ WHERE o.status = 'paid'
   AND NOT EXISTS (
       SELECT FROM returns r WHERE (r.sale_id, r.reservation_id) = (o.sale_id, o.reservation_id)
       AND r.state IN ('requested', 'approved', 'received'))
-  AND NOT (
-      EXISTS (
-          SELECT FROM payments p WHERE (p.sale_id, p.reservation_id) = (o.sale_id, o.reservation_id)
-          AND p.status = 'refunding')
-      AND NOT EXISTS (
-          SELECT FROM payments p WHERE (p.sale_id, p.reservation_id) = (o.sale_id, o.reservation_id)
-          AND p.status = 'captured'))
+  AND NOT refund_under_way(o.sale_id, o.reservation_id)
 ORDER BY o.reserved_at, o.reservation_id LIMIT $5

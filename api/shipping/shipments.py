@@ -12,21 +12,12 @@ from typing import Any, Final
 import msgspec
 
 from api.carriers.protocol import Parcel
-from api.orders.moves import move_order, note_event
+from api.orders.moves import Standing, lock_standing, move_order, note_event
 from engine.errors import Conflict, UnknownReservation
 from engine.model import OrderStatus, public_id
 from engine.store.database import Connection
 from engine.store.resolutions import OrderKey
 from engine.store.sales import log_audit
-
-# The money is on its way back: of all captured payments none is left.
-REFUND_UNDER_WAY: Final = """
-    (EXISTS (SELECT FROM payments p WHERE (p.sale_id, p.reservation_id) = (o.sale_id, o.reservation_id)
-             AND p.status = 'refunding')
-     AND NOT EXISTS (
-         SELECT FROM payments p WHERE (p.sale_id, p.reservation_id) = (o.sale_id, o.reservation_id)
-         AND p.status = 'captured'))
-    """
 
 
 class ShipmentState(StrEnum):
@@ -91,15 +82,15 @@ async def request_shipment(
 
     Raises UnknownReservation, Conflict `not_shippable` or `idempotency_mismatch`.
     """
-    order = await _lock_order(connection, key)
+    order = await lock_standing(connection, key)
     if order is None:
         raise UnknownReservation("There is no such order.")
     earlier = await _find_by_key(connection, key, wish.idempotency_key)
     if earlier is not None:
         return _replay(earlier, wish), False
-    if order["status"] != OrderStatus.PAID or order["refund_under_way"]:
-        refunding = " and is being refunded" if order["refund_under_way"] else ""
-        raise Conflict("not_shippable", f"The order is {order['status']}{refunding}.")
+    if order.status != OrderStatus.PAID or order.refund_under_way:
+        refunding = " and is being refunded" if order.refund_under_way else ""
+        raise Conflict("not_shippable", f"The order is {order.status}{refunding}.")
     if live := await _live(connection, key):
         raise Conflict("not_shippable", f"Shipment {live} is under way.")
     shipment = await _add(connection, key, wish, shipment_id)
@@ -111,17 +102,6 @@ async def request_shipment(
         detail={"order_id": public_id(*key), "shipment_id": shipment_id},
     )
     return shipment, True
-
-
-async def _lock_order(connection: Connection, key: OrderKey) -> Any:
-    """Owner, status and whether the money goes back, locked until the transaction ends."""
-    return await connection.fetchrow(
-        f"""
-        SELECT user_id, status, {REFUND_UNDER_WAY} AS refund_under_way FROM orders o
-        WHERE sale_id = $1 AND reservation_id = $2 FOR NO KEY UPDATE
-        """,  # noqa: S608  # a constant condition
-        *key,
-    )
 
 
 async def _find_by_key(connection: Connection, key: OrderKey, text: str) -> Shipment | None:
@@ -217,8 +197,8 @@ async def take_to_ask(
                 ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED))
             RETURNING {COLUMNS}
         )
-        SELECT taken.*, o.status = 'paid' AND NOT {REFUND_UNDER_WAY} AS shippable
-        FROM taken JOIN orders o USING (sale_id, reservation_id)
+        SELECT taken.*, status = 'paid' AND NOT refund_under_way(sale_id, reservation_id) AS shippable
+        FROM taken JOIN orders USING (sale_id, reservation_id)
         """,  # noqa: S608
         count,
         lease_seconds,
@@ -249,9 +229,10 @@ async def take_unheard(
 
 async def lock_shipment(
     connection: Connection, key: OrderKey, shipment_id: str
-) -> tuple[Any, Shipment]:
-    """(its order's row, the shipment), both locked until the transaction ends, in that order."""
-    order = await _lock_order(connection, key)
+) -> tuple[Standing, Shipment]:
+    """(its order, the shipment), both locked until the transaction ends, in that order."""
+    order = await lock_standing(connection, key)
+    assert order is not None, key
     row = await connection.fetchrow(
         f"SELECT {COLUMNS} FROM shipments WHERE shipment_id = $1 FOR UPDATE",  # noqa: S608
         shipment_id,
@@ -269,7 +250,7 @@ async def accept(connection: Connection, shipment: Shipment, tracking_number: st
     )
     if now.state != ShipmentState.REQUESTED:
         return  # Its events were faster than this answer.
-    if now.cancel_wanted or order["refund_under_way"] or order["status"] != OrderStatus.PAID:
+    if now.cancel_wanted or order.refund_under_way or order.status != OrderStatus.PAID:
         await connection.execute(
             "UPDATE shipments SET cancel_wanted = true, due_at = now() WHERE shipment_id = $1",
             shipment.shipment_id,
@@ -278,7 +259,7 @@ async def accept(connection: Connection, shipment: Shipment, tracking_number: st
     await start(connection, msgspec.structs.replace(now, tracking_number=tracking_number), order)
 
 
-async def start(connection: Connection, shipment: Shipment, order: Any) -> None:
+async def start(connection: Connection, shipment: Shipment, order: Standing) -> None:
     """Requested → created, and the order is shipped. Both are locked."""
     await connection.execute(
         """
@@ -289,7 +270,7 @@ async def start(connection: Connection, shipment: Shipment, order: Any) -> None:
     )
     if not await move_order(connection, shipment.key, OrderStatus.PAID, OrderStatus.SHIPPED):
         return  # Refunded: it leaves all the same, because the carrier has it.
-    await _note(connection, shipment, "shipment.created", order["user_id"])
+    await _note(connection, shipment, "shipment.created", order.user_id)
     await log_audit(
         connection,
         actor=shipment.requested_by,
@@ -318,7 +299,7 @@ async def drop(
         state,
         detail,
     )
-    await _note(connection, now, f"shipment.{state}", order["user_id"])
+    await _note(connection, now, f"shipment.{state}", order.user_id)
 
 
 async def keep(connection: Connection, shipment: Shipment) -> None:

@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from api.carriers.protocol import TrackingEvent
-from api.orders.moves import move_order, note_event
+from api.orders.moves import Standing, move_order, note_event
 from api.shipping.shipments import Shipment, ShipmentState, lock_shipment, start
 from engine.model import OrderStatus
 from engine.store.database import Connection
@@ -75,7 +75,7 @@ async def _store(
 
 
 async def _move(
-    connection: Connection, shipment: Shipment, order: Any, state: ShipmentState
+    connection: Connection, shipment: Shipment, order: Standing, state: ShipmentState
 ) -> None:
     if shipment.state not in COURSE:
         logger.warning(
@@ -93,6 +93,6 @@ async def _move(
         state,
     )
     data = {"shipment_id": shipment.shipment_id, "carrier": shipment.carrier, "state": state}
-    await note_event(connection, shipment.key, "shipment.moved", order["user_id"], data)
+    await note_event(connection, shipment.key, "shipment.moved", order.user_id, data)
     if state is ShipmentState.DELIVERED:
         await move_order(connection, shipment.key, OrderStatus.SHIPPED, OrderStatus.DELIVERED)

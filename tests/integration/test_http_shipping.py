@@ -13,6 +13,7 @@ from api.shipping.shipper import Shipper
 from api.shipping.tracking import hear
 from api.tokens import Role
 from engine.servers import EmbeddedValkey
+from engine.store.payments import lock_orders_of_payments, start_refund
 from tests.support.front import SECRET, Reply, Served, serve
 from tests.support.parcels import (
     ADDRESS,
@@ -26,6 +27,7 @@ from tests.support.parcels import (
     status_of,
     work,
 )
+from tests.support.waiting import until
 
 METHOD = {
     "name": {"en": "Slow boat", "zh-CN": "慢船"},
@@ -74,6 +76,16 @@ async def operate(served: Served, method: str, path: str, body: object = None) -
 async def queue(served: Served, query: str = "") -> list[str]:
     page = (await operate(served, "GET", f"/fulfilment?{query}")).json
     return [order["order_id"] for order in page["orders"]]
+
+
+async def anyone_waits(served: Served) -> bool:
+    """Whether some transaction waits for a lock."""
+    return bool(
+        await served.engine.pool.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+    )
 
 
 async def seeded(served: Served) -> None:
@@ -370,6 +382,30 @@ async def test_an_order_whose_refund_is_asked_for_is_not_sent(
     assert await status_of(served, order_id) == "refunded"
     assert till.provider.calls["refund"] == 1
     assert (await send(served, order_id, key="again")).code == "not_shippable"
+
+
+async def test_who_waits_for_a_refund_to_be_asked_for_sees_that_it_was(
+    served: Served, till: Till
+) -> None:
+    sending, returning = await till.buy(key="1"), await till.buy(key="2")
+    await ship(served, ObedientCarrier(), returning)
+    wish = {"reason": "other"}
+    for order_id, call in (
+        (sending, lambda: send(served, sending)),
+        (returning, lambda: served.post(f"/v1/orders/{returning}/returns", user="u1", body=wish)),
+    ):
+        async with served.engine.pool.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            payment_id = await till.payment_of(order_id)
+            await lock_orders_of_payments(connection, [payment_id])
+            waiting = asyncio.create_task(call())
+            await until(lambda: anyone_waits(served), "it waits for the order")
+            assert await start_refund(connection, payment_id, "asked for")
+            await transaction.commit()
+        refused = await waiting
+        assert refused.status == 409, refused.body
+        assert "refunded" in refused.json["detail"]
 
 
 @pytest.mark.parametrize("too_late", [False, True])

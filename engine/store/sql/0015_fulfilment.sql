@@ -125,6 +125,13 @@ CREATE INDEX orders_to_ship ON orders (reserved_at, reservation_id) WHERE status
 -- For support, who look at a few days of everybody's orders. A btree would cost the drain; this does not.
 CREATE INDEX orders_by_time ON orders USING brin (reserved_at);
 
+-- Whether an order's money is on its way back: of all captured payments none is left.
+CREATE FUNCTION refund_under_way(of_sale text, of_reservation text) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(bool_or(status = 'refunding') AND NOT bool_or(status = 'captured'), false)
+    FROM payments WHERE sale_id = of_sale AND reservation_id = of_reservation
+$$;
+
 -- However the money went back: no parcel leaves any more, and an open return has come to its end.
 CREATE FUNCTION end_fulfilment() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
