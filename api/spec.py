@@ -44,7 +44,8 @@ class Spec(NamedTuple):
     `answers` are the good ones, by status: a msgspec type, None for no body, or text for a body
     of that media type. `codes` are the refusals beside those that its access and `ALWAYS` bring.
     `query` is a msgspec Struct whose fields are the parameters, read by `api.queries.read_query`.
-    `tells` are headers of good answers, by status; a body of another media type than JSON is text.
+    `tells` are headers of good answers, by status. A body of another media type than JSON is text;
+    where there are several media types, they stand one after the other, as in "text/csv, text/plain".
     """
 
     tag: str

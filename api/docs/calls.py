@@ -83,6 +83,7 @@ class CallWriter:
         self._components: Mapping[str, Schema] = document["components"]["schemas"]
         self._responses: Mapping[str, Schema] = document["components"]["responses"]
         self._samples = Samples(self._components)
+        self._answers = Samples(self._components, whole=True)
 
     def call(self, method: str, path: str, operation: Mapping[str, Any]) -> Call:
         media, body = self._body(operation)
@@ -139,7 +140,7 @@ class CallWriter:
         for response in operation["responses"].values():
             content = response.get("content", {}).get(JSON)
             if content is not None:
-                value = self._samples.of(content["schema"])
+                value = self._answers.of(content["schema"])
                 return json.dumps(value, ensure_ascii=False, indent=2) if value else ""
         return ""
 
@@ -162,7 +163,7 @@ class CallWriter:
     def _body(self, operation: Mapping[str, Any]) -> tuple[str, Schema | None]:
         if "requestBody" not in operation:
             return "", None
-        ((media, content),) = operation["requestBody"]["content"].items()
+        media, content = next(iter(operation["requestBody"]["content"].items()))
         return media, content["schema"]
 
     def _said(self, parameter: Mapping[str, Any], place: str) -> Said:

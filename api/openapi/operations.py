@@ -81,7 +81,10 @@ def operation(route: Route, schemas: Schemas, refusals: Refusals) -> Schema:
     if spec.body is not None:
         found["requestBody"] = {
             "required": spec.body_required,
-            "content": {spec.body_media: {"schema": _body(spec, schemas)}},
+            "content": {
+                media: {"schema": schemas.of(spec.body) if "json" in media else _text(media)}
+                for media in spec.body_media.split(", ")
+            },
         }
     return found
 
@@ -129,8 +132,9 @@ def _headers(spec: Spec, schemas: Schemas) -> Iterator[Schema]:
         }
 
 
-def _body(spec: Spec, schemas: Schemas) -> Schema:
-    return schemas.of(spec.body) if "json" in spec.body_media else {"type": "string"}
+def _text(media: str) -> Schema:
+    """What no type of ours describes: a file, or JSON of whatever kind."""
+    return {"type": "object" if media == JSON else "string"}
 
 
 def _answers(spec: Spec, schemas: Schemas) -> Mapping[str, Schema]:
@@ -143,7 +147,7 @@ def _answers(spec: Spec, schemas: Schemas) -> Mapping[str, Schema]:
 def _answer(status: int, kind: Any, tells: tuple[Param, ...], schemas: Schemas) -> Schema:
     answer: Schema = {"description": HTTPStatus(status).phrase, "headers": _told(tells, schemas)}
     if isinstance(kind, str):
-        answer["content"] = {kind: {"schema": {"type": "object" if kind == JSON else "string"}}}
+        answer["content"] = {media: {"schema": _text(media)} for media in kind.split(", ")}
     elif kind is not None:
         answer["content"] = {JSON: {"schema": schemas.of(kind)}}
     return answer

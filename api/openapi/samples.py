@@ -45,9 +45,27 @@ _BY_NAME: Final[dict[str, Any]] = {
     "product": "phone",
     "Idempotency-Key": "7d0c1c1e-one-click",
     "q": "手机",
+    "role": "buyer",
+    "status": "paid",
+    "state": "open",
+    "token": "eyJhbGciOiJIUzI1NiJ9…",
+    "token_type": "Bearer",
+    "user": "usr_8fk2Qm7x",
+    "text": "Rings well, and stays quiet.",
+    "next": "WzEyM10=",
+    "rate": "7.12",
     "base": "USD",
     "quote": "CNY",
     "type": "order.paid",
+}
+# Objects whose fields depend on each other.
+_WHOLE: Final[dict[str, Any]] = {
+    "terms": {
+        "kind": "percent",
+        "name": {"en": "Spring", "zh-CN": "春季优惠"},
+        "currencies": {"CNY": {"discount_max_minor": 5000}},
+        "basis_points": 1000,
+    },
 }
 _BY_FORMAT: Final = {
     "date-time": "2026-11-11T00:00:00Z",
@@ -72,14 +90,18 @@ _WORDS: Final = (
 class Samples:
     """Makes samples of one document's schemas."""
 
-    def __init__(self, components: Mapping[str, Schema]) -> None:
+    def __init__(self, components: Mapping[str, Schema], *, whole: bool = False) -> None:
+        """`whole`: with what may be left out, as an answer shows it."""
         self._components = components
+        self._whole = whole
 
     def of(self, schema: Mapping[str, Any], name: str = "", depth: int = 0) -> Any:
         """A value that the schema takes; of an object, what it requires and what readers know."""
         schema = resolved(schema, self._components)
         if schema.get("examples"):
             return schema["examples"][0]
+        if name in _WHOLE:
+            return _WHOLE[name]
         if "enum" in schema:
             known = _BY_NAME.get(name)
             return known if known in schema["enum"] else schema["enum"][0]
@@ -109,7 +131,7 @@ class Samples:
             return {}
         if not fields and isinstance(values := schema.get("additionalProperties"), dict):
             return self._mapping(schema, values, depth)
-        shown = required or set(list(fields)[:1])
+        shown = set(fields) if self._whole else required or set(list(fields)[:1])
         return {name: self.of(fields[name], name, depth + 1) for name in fields if name in shown}
 
     def _mapping(
@@ -140,10 +162,19 @@ def _text(schema: Mapping[str, Any], name: str) -> str:
         return known
     if schema.get("format") in _BY_FORMAT:
         return _BY_FORMAT[schema["format"]]
-    for word, times in product((name, *_WORDS), (1, 2, 4, 20)):
+    for word, times in product((*_likely(name), *_WORDS), (1, 2, 4, 20)):
         if _fits(schema, word * times):
             return word * times
     return str(schema.get("default") or "…")
+
+
+def _likely(name: str) -> tuple[str, ...]:
+    """What a field of this name looks like."""
+    if name.endswith(("_at", "_until", "_time")):
+        return (_BY_FORMAT["date-time"],)
+    if name.endswith("_id"):
+        return (f"{name[:3]}_8fk2Qm7x", name)
+    return (name,)
 
 
 def _fits(schema: Mapping[str, Any], text: str) -> bool:

@@ -16,6 +16,7 @@ from api.spec import Access
 from api.tokens import Role
 from tests.support.contract import FittingCalls, routes_of
 from tests.support.front import Reply, Served, serve
+from tests.support.owned import EMAIL, SECRETS, own_one_of_each, register
 
 # Ids of what is the shop's, or everybody's.
 NOBODYS: Final = {
@@ -41,20 +42,6 @@ MEANT: Final = {
     "PUT /v1/reviews/{review}/vote",
     "DELETE /v1/reviews/{review}/vote",
 }
-SECRETS: Final = (
-    "Zebulon Quist",
-    "zebulon@quist.example",
-    "+86 139 9999 0000",
-    "龙猫街 7",
-    "a quiet text",
-)
-CATALOGUE: Final = """
-    INSERT INTO categories (category_id, path, name) VALUES ('phones', '{phones}', '{}');
-    INSERT INTO products (product_id, category_id, brand, name, description)
-    VALUES ('phone', 'phones', 'Lan', '{"en": "Phone"}', '{}');
-    INSERT INTO skus (sku, product_id) VALUES ('phone-black', 'phone');
-"""
-PASSWORD: Final = "correct horse battery"
 
 
 @pytest.fixture
@@ -79,7 +66,7 @@ def parts_of(path: str) -> list[str]:
 
 async def test_no_buyer_reads_or_changes_what_is_anothers(served: Served) -> None:
     calls = FittingCalls(served)
-    owner = await register(served, "zebulon@quist.example", "Zebulon Quist")
+    owner = await register(served, EMAIL, "Zebulon Quist")
     other = await register(served, "mallory@example.com", "Mallory")
     owned = await own_one_of_each(served, owner)
     unknown = (
@@ -91,7 +78,9 @@ async def test_no_buyer_reads_or_changes_what_is_anothers(served: Served) -> Non
     ids = {owner, *owned.values()}
     before, shown_before = await kept_of(served, ids), await shown_to(served, owner, owned)
     assert before
-    assert sum(reply.status == 200 for reply in shown_before.values()) >= 4  # of what can be looked at alone
+    assert (
+        sum(reply.status == 200 for reply in shown_before.values()) >= 4
+    )  # of what can be looked at alone
 
     found = []
     for route in routes_of(served):
@@ -110,7 +99,7 @@ async def test_no_buyer_reads_or_changes_what_is_anothers(served: Served) -> Non
 
 async def test_no_list_of_ones_own_shows_what_is_anothers(served: Served) -> None:
     calls = FittingCalls(served)
-    owner = await register(served, "zebulon@quist.example", "Zebulon Quist")
+    owner = await register(served, EMAIL, "Zebulon Quist")
     other = await register(served, "mallory@example.com", "Mallory")
     owned = await own_one_of_each(served, owner)
     told = []
@@ -126,7 +115,7 @@ async def test_no_list_of_ones_own_shows_what_is_anothers(served: Served) -> Non
 
 async def test_an_id_of_anothers_in_a_body_is_none(served: Served) -> None:
     """Where a call names a thing in its body: an address at the checkout, for one."""
-    owner = await register(served, "zebulon@quist.example", "Zebulon Quist")
+    owner = await register(served, EMAIL, "Zebulon Quist")
     other = await register(served, "mallory@example.com", "Mallory")
     owned = await own_one_of_each(served, owner)
     bodies = [
@@ -141,84 +130,6 @@ async def test_an_id_of_anothers_in_a_body_is_none(served: Served) -> None:
         reply = await served.call(method, path, user=other, body=fit, idempotency_key="k-1")
         assert reply.status >= 400, (path, reply.body)
         assert not tells(reply, {owner}), (path, reply.body)
-
-
-async def register(served: Served, email: str, name: str) -> str:
-    """A user's id."""
-    body = {"email": email, "password": PASSWORD, "name": name}
-    reply = await served.post("/v1/users", body=body)
-    assert reply.status == 201, reply.body
-    return str(reply.json["user_id"])
-
-
-async def own_one_of_each(served: Served, user: str) -> dict[str, str]:
-    """The ids of one of everything that a user can own, by the name of the path's part."""
-    await served.sell("demo", per_user_max=9)
-    await served.engine.pool.execute(CATALOGUE)
-    order = await ordered(served, user, "first")
-    delivered = await ordered(served, user, "second")
-    payment = await made(
-        served, user, f"/v1/orders/{order}/payments", {"provider": "sandbox"}, "payment_id"
-    )
-    await deliver(served, delivered)
-    address = {
-        "name": "Zebulon Quist",
-        "phone": "+86 139 9999 0000",
-        "country": "CN",
-        "region": "上海市",
-        "city": "上海市",
-        "street": "龙猫街 7",
-        "postal_code": "200003",
-    }
-    return {
-        "order": order,
-        "reservation": order,
-        "payment": payment,
-        "address": await made(served, user, "/v1/addresses", address, "address_id"),
-        "return": await made(
-            served,
-            user,
-            f"/v1/orders/{delivered}/returns",
-            {"reason": "changed_mind", "text": "a quiet text"},
-            "return_id",
-        ),
-        "review": await reviewed(served, user),
-        "session": await session_of(served),
-    }
-
-
-async def ordered(served: Served, user: str, key: str) -> str:
-    reply = await served.reserve(user, key=key)
-    assert reply.status == 201, reply.body
-    await served.drain()
-    return str(reply.json["reservation_id"])
-
-
-async def made(served: Served, user: str, path: str, body: object, name: str) -> str:
-    """The id of what a POST makes."""
-    reply = await served.post(path, user=user, body=body)
-    assert reply.status == 201, (path, reply.body)
-    return str(reply.json[name])
-
-
-async def deliver(served: Served, order: str) -> None:
-    """As payer and carrier would have moved it."""
-    for status in ("paid", "shipped", "delivered"):
-        await served.engine.pool.execute(
-            "UPDATE orders SET status = $2 WHERE reservation_id = $1", order.split(".")[1], status
-        )
-
-
-async def reviewed(served: Served, user: str) -> str:
-    body = {"sku": "phone-black", "rating": 5, "text": "It rings, and it stays quiet."}
-    return await made(served, user, "/v1/reviews", body, "review_id")
-
-
-async def session_of(served: Served) -> str:
-    body = {"email": "zebulon@quist.example", "password": PASSWORD}
-    token = (await served.post("/v1/sessions", body=body)).json["token"]
-    reply = await served.get("/v1/sessions", authorization=f"Bearer {token}")
-    return str(reply.json["sessions"][0]["session_id"])
 
 
 async def try_as(

@@ -63,7 +63,7 @@ class FittingCalls:
     def _body(self, operation: Mapping[str, Any]) -> bytes | None:
         if "requestBody" not in operation:
             return None
-        ((media, content),) = operation["requestBody"]["content"].items()
+        media, content = next(iter(operation["requestBody"]["content"].items()))
         if "json" not in media or "schema" not in content:
             return b"sample"
         return json.dumps(self._samples.of(content["schema"])).encode()

@@ -20,7 +20,7 @@ from api.openapi.handlers import Contract
 from api.openapi.operations import is_text, operation_id, path_of, tag_of
 from api.openapi.refusals import codes_of
 from api.openapi.samples import Samples
-from api.openapi.schemas import ecma, resolved
+from api.openapi.schemas import Schemas, ecma, resolved
 from api.openapi.words import TAGS
 from api.problems import Code
 from api.queue.handlers import Entrance
@@ -198,6 +198,17 @@ def test_who_may_call_is_told_by_security() -> None:
     assert security(Access.CALLER, "POST")[1] == {"session": [], "csrf": []}
 
 
+class _Pair(msgspec.Struct):
+    pair: tuple[int, str] | None = None
+
+
+def test_a_tuple_is_told_as_json_schema_2020_12_does() -> None:
+    schema = Schemas([], [_Pair]).components["_Pair"]["properties"]["pair"]["anyOf"][0]
+    assert schema["prefixItems"] == [{"type": "integer"}, {"type": "string"}]
+    assert schema["items"] is False
+    assert not jsonschema_rs.is_valid({**schema, "$schema": _DIALECT}, [1, "a", 2])
+
+
 class _Small(msgspec.Struct, forbid_unknown_fields=True):
     count: Annotated[int, msgspec.Meta(ge=2)]
     words: list[str] = []
@@ -220,7 +231,7 @@ def test_bodies_parameters_headers_and_answers_are_told() -> None:
         body_required=False,
         query=_Asked,
         headers=(Param("X-One", "It is one.", required=True),),
-        answers={200: _Small, 204: None, 303: "text/csv"},
+        answers={200: _Small, 204: None, 303: "text/csv, text/plain"},
         tells={204: (Param("Location", "There."),)},
     )
     route = Route("POST", "/v1/x/{sku}", nobody, access=Access.PUBLIC, spec=spec)
@@ -238,7 +249,7 @@ def test_bodies_parameters_headers_and_answers_are_told() -> None:
     assert shown["header", "X-One"]["required"]
     assert not operation["requestBody"]["required"]
     assert operation["responses"]["204"]["headers"]["Location"]["description"] == "There."
-    assert list(operation["responses"]["303"]["content"]) == ["text/csv"]
+    assert list(operation["responses"]["303"]["content"]) == ["text/csv", "text/plain"]
     assert made["servers"] == [{"url": "https://shop.example"}]
 
 
@@ -266,7 +277,7 @@ def test_the_examples_body_is_one_that_the_route_takes(route: Route) -> None:
     assert route.spec is not None
     schemas = document()["components"]["schemas"]
     operation = document()["paths"][path_of(route)][route.method.lower()]
-    (content,) = operation["requestBody"]["content"].values()
+    content = next(iter(operation["requestBody"]["content"].values()))
     sample = Samples(schemas).of(content["schema"])
     msgspec.convert(sample, route.spec.body)
 
