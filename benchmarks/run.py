@@ -33,6 +33,7 @@ from benchmarks.figures import (
     figures_of,
     make_console,
 )
+from benchmarks.shop import group as shop_group
 
 RESULTS: Final = Path(__file__).parent / "results"
 UNITS_OF_DEMO: Final = 10_000
@@ -181,6 +182,10 @@ def admission(folder: Path, say: Say) -> Result:
     return group.measure(folder, say)
 
 
+def shop(folder: Path, say: Say) -> Result:
+    return shop_group.measure(folder, say)
+
+
 def surroundings(folder: Path, say: Say) -> Result:
     say("environment")
     return environment.describe(folder.name)
@@ -197,6 +202,7 @@ GROUPS: Final[dict[str, Group]] = {
     "side_by_side": beside,
     "whole": whole,
     "admission": admission,
+    "shop": shop,
     **{name: capacity(name) for name in CAPACITY},
 }
 

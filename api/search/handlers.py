@@ -1,5 +1,6 @@
 """The calls that find products: a listing, a search, and suggestions while one types."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -32,7 +33,7 @@ _key_decoder: Final = msgspec.json.Decoder(Key)
 
 
 async def find_products(front: Front, request: web.Request) -> Answer:
-    search = _search(front, request, read_query(request, ProductsQuery))
+    search = _search(front, request)
     if search.query.q and search.wish.is_empty:
         found = Found(search)  # Nothing in it can be looked for.
     else:
@@ -56,21 +57,26 @@ async def suggest_words(front: Front, request: web.Request) -> Answer:
     return _said(request, Suggestions(found))
 
 
-def _search(front: Front, request: web.Request, query: ProductsQuery) -> Search:
+def _search(front: Front, request: web.Request) -> Search:
+    search = search_of(read_query(request, ProductsQuery), front.engine.clock.now_ms())
+    after = cursor(request, _key_decoder)
+    if after is not None and not fits(after, search.sort):
+        raise Refusal(Code.INVALID_REQUEST, _BAD_KEY)
+    return replace(search, after=after)
+
+
+def search_of(query: ProductsQuery, now_ms: int) -> Search:
+    """The first page of what is asked for. Raises Refusal."""
     currency = query.currency or BASE_CURRENCY
     if not is_currency(currency):
         raise Refusal.of(invalid([FieldError("currency", "is none of ISO 4217 that is in use")]))
-    search = Search(
+    return Search(
         query=query,
         wish=read_wish(query.q or ""),
         price=Price(currency, BASE_CURRENCY),
         bands=bands_of(currency),
-        now=datetime.fromtimestamp(front.engine.clock.now_ms() / 1000, UTC),
-        after=cursor(request, _key_decoder),
+        now=datetime.fromtimestamp(now_ms / 1000, UTC),
     )
-    if search.after is not None and not fits(search.after, search.sort):
-        raise Refusal(Code.INVALID_REQUEST, _BAD_KEY)
-    return search
 
 
 def _said(request: web.Request, body: FoundProducts | Suggestions) -> Answer:
