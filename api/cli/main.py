@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "seed": "api.cli.seed",
     "sale": "api.cli.sale",
     "catalogue": "api.cli.catalogue",
+    "reindex": "api.cli.reindex",
     "token": "api.cli.token",
     "rush": "api.cli.rush",
     "check": "api.cli.check",
