@@ -24,6 +24,7 @@ RUNNING_FILE: Final = "engine.json"
 SECRETS_FILE: Final = "secrets"
 SECRET_BYTES: Final = 32  # 256 bits, as RFC 7518 §3.2 asks for HS256.
 PRIVATE: Final = 0o600
+GATEWAYS: Final = ("alipay_", "wechatpay_", "stripe_")
 NEEDED: Final = ("redis_url", "postgres_url", "secret")  # by whatever opens the engine
 
 
@@ -42,6 +43,7 @@ class Running(msgspec.Struct, frozen=True):
     durability: Durability
     sandbox_url: str | None = None
     sandbox_secret: str | None = None
+    gateways: dict[str, str] = {}  # Settings of Alipay, WeChat Pay and Stripe, by name.
 
 
 class Secrets(msgspec.Struct, frozen=True):
@@ -53,6 +55,16 @@ class Secrets(msgspec.Struct, frozen=True):
     @classmethod
     def random(cls) -> Self:
         return cls(secrets.token_hex(SECRET_BYTES), secrets.token_hex(SECRET_BYTES))
+
+
+def gateway_settings(settings: Settings) -> dict[str, str]:
+    """What is set of Alipay, WeChat Pay and Stripe, for those who look for the running engine."""
+    values = structs.asdict(settings).items()
+    return {
+        name: str(value)
+        for name, value in values
+        if name.startswith(GATEWAYS) and value is not None
+    }
 
 
 def carrier_secret(kept: Secrets) -> str:
@@ -158,7 +170,8 @@ def resolve_settings(settings: Settings, needed: Sequence[str] = NEEDED) -> Sett
     if (running := read_running(data_dir)) is not None:
         # The mode is a fact of the running servers, not a wish of this command.
         resolved = structs.replace(
-            _fill(settings, structs.asdict(running)), durability=running.durability
+            _fill(settings, structs.asdict(running) | running.gateways),
+            durability=running.durability,
         )
     elif settings.secret is None and (kept := read_secrets(data_dir)) is not None:
         resolved = _fill(settings, structs.asdict(kept))

@@ -16,6 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
+from engine.config import Settings
+from engine.runtime import gateway_settings
+
 FOLDER: Final = "gateways"  # in the data folder
 FILE: Final = "keys.json"
 PRIVATE: Final = 0o600
@@ -45,7 +48,7 @@ class GatewayKeys(msgspec.Struct, frozen=True):
         """The engine's settings of all three, for gateways that serve on `sandbox_url`."""
         alipay_key = read_key(self.alipay_gateway_key).public_key()
         same = {
-            name: getattr(self, name)
+            name: _one_line(getattr(self, name))
             for name in (
                 "alipay_app_id",
                 "alipay_seller_id",
@@ -61,7 +64,7 @@ class GatewayKeys(msgspec.Struct, frozen=True):
         }
         return same | {
             "alipay_url": sandbox_url + ALIPAY_PATH,
-            "alipay_public_key": public_pem(alipay_key),
+            "alipay_public_key": _one_line(public_pem(alipay_key)),
             "wechatpay_url": f"{sandbox_url}/wechatpay",
             "stripe_url": f"{sandbox_url}/stripe",
             "stripe_webhook_secrets": self.stripe_webhook_secret,
@@ -81,6 +84,17 @@ def keep_gateway_keys(data_dir: Path) -> GatewayKeys:
         open_file.write(msgspec.json.encode(made))
     draft.replace(path)
     return made
+
+
+def practised_gateways(settings: Settings, data_dir: Path, sandbox_url: str) -> dict[str, str]:
+    """The settings of the gateways to practise with; none of a provider that is set up already."""
+    made = keep_gateway_keys(data_dir).settings(sandbox_url)
+    set_up = {_provider(name) for name in gateway_settings(settings) if name in made}
+    return {name: value for name, value in made.items() if _provider(name) not in set_up}
+
+
+def _provider(setting: str) -> str:
+    return setting.partition("_")[0]
 
 
 def make_gateway_keys() -> GatewayKeys:
@@ -144,3 +158,8 @@ def _new_key() -> str:
         )
         .decode()
     )
+
+
+def _one_line(pem: str) -> str:
+    """A key as consoles show it, so that it fits into one line of a settings file."""
+    return "".join(line for line in pem.splitlines() if not line.startswith("-----"))

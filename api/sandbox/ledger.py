@@ -13,7 +13,7 @@ import msgspec
 
 from api.sandbox.scenarios import Notice, Plan
 from engine.inventory import Batcher
-from engine.payment.provider import ChargeStatus
+from engine.payment.provider import ChargeStatus, LineKind, StatementLine
 from engine.payment.sandbox import SandboxCharge, SandboxEvent
 
 COMMIT_MAX: Final = 256  # Calls per commit.
@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS charges (
     outcome      TEXT NOT NULL,
     told         TEXT NOT NULL,    -- the answer to its creation, also when that is repeated
     settles_ms   INTEGER NOT NULL, -- pending until then
-    refunded     INTEGER NOT NULL DEFAULT 0
+    refunded     INTEGER NOT NULL DEFAULT 0  -- when, in milliseconds; 0: it was not
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS deliveries (
     number   INTEGER PRIMARY KEY,
@@ -94,6 +94,13 @@ class ChargeLedger:
             lambda connection: _refund(connection, payment_id, now_ms)
         )
         return charge
+
+    async def statement(self, begin_ms: int, end_ms: int) -> list[StatementLine]:
+        """What was captured and what was refunded from a moment to another."""
+        lines: list[StatementLine] = await self._run(
+            lambda connection: _statement(connection, begin_ms, end_ms)
+        )
+        return lines
 
     async def due(self, now_ms: int, count: int) -> list[Delivery]:
         """The webhooks that are due, oldest first."""
@@ -192,10 +199,21 @@ def _refund(connection: sqlite3.Connection, payment_id: str, now_ms: int) -> San
         return charge
     if charge.status is not ChargeStatus.CAPTURED:
         raise NotCaptured
-    connection.execute("UPDATE charges SET refunded = 1 WHERE payment_id = ?", (payment_id,))
+    connection.execute("UPDATE charges SET refunded = ? WHERE payment_id = ?", (now_ms, payment_id))
     refunded = msgspec.structs.replace(charge, status=ChargeStatus.REFUNDED)
     _announce(connection, refunded, Notice(9, ChargeStatus.REFUNDED, 0), now_ms)
     return refunded
+
+
+def _statement(connection: sqlite3.Connection, begin_ms: int, end_ms: int) -> list[StatementLine]:
+    rows = connection.execute(
+        "SELECT 'payment', payment_id, charge_id, amount_minor, currency FROM charges "
+        "WHERE outcome = 'captured' AND settles_ms >= ?1 AND settles_ms < ?2 UNION ALL "
+        "SELECT 'refund', payment_id, charge_id, amount_minor, currency FROM charges "
+        "WHERE refunded >= ?1 AND refunded < ?2",
+        (begin_ms, end_ms),
+    )
+    return [StatementLine(LineKind(kind), *rest) for kind, *rest in rows]
 
 
 def _row(connection: sqlite3.Connection, payment_id: str, now_ms: int) -> tuple[SandboxCharge, str]:

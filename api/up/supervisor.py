@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from api.sandbox.gateway_keys import practised_gateways
 from api.tokens import Tokens
 from api.up.children import Child, Kind, Watched, last_words
 from api.up.environment import child_environ, share_clients
@@ -34,6 +35,7 @@ from engine.runtime import (
     Running,
     carrier_secret,
     forget_running,
+    gateway_settings,
     keep_secrets,
     write_running,
 )
@@ -132,10 +134,12 @@ class Supervisor:
 
     def _demo_settings(self) -> dict[str, str]:
         kept = keep_secrets(self._data_dir)
+        sandbox_url = self._settings.sandbox_url or local_url("127.0.0.1", free_port())
         return {
+            **practised_gateways(self._settings, self._data_dir, sandbox_url),
             "secret": self._settings.secret or kept.secret,
             "sandbox_secret": self._settings.sandbox_secret or kept.sandbox_secret,
-            "sandbox_url": self._settings.sandbox_url or local_url("127.0.0.1", free_port()),
+            "sandbox_url": sandbox_url,
             "carrier_secret": self._settings.carrier_secret or carrier_secret(kept),
             "carrier_url": self._settings.carrier_url or local_url("127.0.0.1", free_port()),
         }
@@ -173,6 +177,7 @@ class Supervisor:
             durability=settings.durability,
             sandbox_url=settings.sandbox_url,
             sandbox_secret=settings.sandbox_secret,
+            gateways=gateway_settings(settings),
         )
 
     def _start_processes(self) -> None:

@@ -3,10 +3,10 @@
 Keys are PEM text, the bare base64 that consoles show, or the path of a file with either.
 """
 
+import os
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -20,7 +20,6 @@ from engine.config import ENV_PREFIX, Settings
 from engine.errors import ConfigError
 
 KEY_BYTES_MAX: Final = 65_536
-PATH_LENGTH_MAX: Final = 1024
 PEM: Final = b"-----BEGIN"
 
 
@@ -85,13 +84,12 @@ def is_signed(key: RSAPublicKey, signature: str, text: bytes) -> bool:
 def _key_bytes(settings: Settings, name: str) -> bytes:
     text = getattr(settings, name).strip()
     data = text.encode()
-    if not data.startswith(PEM) and len(text) <= PATH_LENGTH_MAX:
-        path = Path(text)
+    # Of base64 that is too long for a name, isfile says no and pathlib raises.
+    if not data.startswith(PEM) and os.path.isfile(text):
         try:
-            if path.is_file():
-                with path.open("rb") as file:
-                    data = file.read(KEY_BYTES_MAX).strip()
-        except (OSError, ValueError) as error:
+            with open(text, "rb") as file:
+                data = file.read(KEY_BYTES_MAX).strip()
+        except OSError as error:
             raise _unusable(name, "readable") from error
     return data if data.startswith(PEM) else b"".join(data.split())
 
