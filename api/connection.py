@@ -215,6 +215,8 @@ class ConnectionGuard(asyncio.Protocol):
             # The client waits for us. A next request it has begun has its time afterwards.
             self._waiting_since = now
             return False
+        if body_is_awaited:
+            seconds_max = max(seconds_max, self._inner.body_seconds)
         if now - self._waiting_since <= seconds_max:
             return False
         if self.payload is None or body_is_awaited:

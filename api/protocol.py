@@ -16,6 +16,9 @@ quiet.setLevel(logging.CRITICAL)
 class HttpConnection(web.RequestHandler):
     """aiohttp's protocol with our words for requests that are not HTTP."""
 
+    # That the body of the request in work may take to arrive, where its handler grants it more.
+    body_seconds = 0.0
+
     @property
     def is_working(self) -> bool:
         """Whether a request is being answered."""

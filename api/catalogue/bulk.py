@@ -1,6 +1,7 @@
 """The calls that take products in from files and hand them out as files. Nothing is held whole."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from tempfile import TemporaryFile
 from typing import IO, Final
@@ -15,10 +16,12 @@ from api.catalogue.exporting import export_products
 from api.catalogue.importing import Form, ImportReport, import_products
 from api.front import Front
 from api.problems import Code, Refusal
+from api.protocol import HttpConnection
 from api.queries import read_query
 from api.routing import Route
 from api.spec import Access, Spec
 
+RECEIVE_SECONDS_MAX: Final = 300.0  # The largest file over a line of 2 Mbit/s; operators only.
 PIECE_BYTES: Final = 65_536  # Some hundred rows: a few milliseconds between two others' requests.
 _MEDIA: Final = {Form.CSV: "text/csv", Form.JSONL: "application/x-ndjson"}
 _FORMS: Final = {media: form for form, media in _MEDIA.items()}
@@ -89,12 +92,24 @@ async def _receive(front: Front, request: web.Request, file: IO[bytes]) -> None:
     place = request[PLACE]
     place.measured = False  # By how fast its client sends.
     received = 0
-    with front.limit.stepped_out(place.priority):
+    with front.limit.stepped_out(place.priority), _granted(request):
         while piece := await request.content.readany():
             received += len(piece)
             if received > bytes_max:
                 raise Refusal(Code.BODY_TOO_LARGE, f"At most {bytes_max} bytes.")
             file.write(piece)
+
+
+@contextmanager
+def _granted(request: web.Request) -> Iterator[None]:
+    """Lets the body take longer to arrive than others may."""
+    connection = request.protocol
+    assert isinstance(connection, HttpConnection)
+    connection.body_seconds = RECEIVE_SECONDS_MAX
+    try:
+        yield
+    finally:
+        connection.body_seconds = 0.0
 
 
 _FILE: Final = (

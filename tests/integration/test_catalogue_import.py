@@ -11,9 +11,11 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
+from api.catalogue.bulk import RECEIVE_SECONDS_MAX
 from api.catalogue.importing import Form, ImportReport, import_products
 from api.catalogue.store import Catalogue
 from api.cli.catalogue import hand_out, take_in
+from api.connection import ConnectionGuard
 from api.demo.catalogue import products
 from api.demo.shop import _put_categories
 from api.tokens import Role
@@ -21,6 +23,7 @@ from engine.errors import Conflict, DoorbusterError, Invalid
 from engine.servers import EmbeddedValkey
 from engine.store.database import Pool
 from tests.support.front import Reply, Served, serve
+from tests.support.waiting import until
 
 HEADING = "product_id,category_id,brand,name.en,sku,weight_grams,price.CNY"
 MEDIA = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
@@ -108,6 +111,32 @@ async def test_a_file_that_is_too_large_or_of_no_known_kind_is_refused(served: S
     assert (await upload(served, b"", "csv", "?dry_run=perhaps")).status == 400
     nothing = (await upload(served, b"", "jsonl")).json
     assert (nothing["stored"], nothing["rows_read"]) == (True, 0)
+
+
+async def test_a_file_may_take_longer_to_arrive_than_another_body(served: Served) -> None:
+    line = msgspec.json.encode(next(products(1, 5)))
+    seconds_max = served.server.guards.request_seconds_max
+    late: dict[float, bool] = {}
+
+    async def dawdling() -> AsyncIterator[bytes]:
+        yield line[:10]
+        guard = await until(granted, "more time is granted")
+        for seconds in (seconds_max, seconds_max * 2, RECEIVE_SECONDS_MAX * 2):
+            late[seconds] = guard.is_late(guard._waiting_since + seconds)
+        yield line[10:]
+
+    async def granted() -> ConnectionGuard | None:
+        guards = (each for each in served.server.connections.open)
+        mine = (each for each in guards if isinstance(each, ConnectionGuard))
+        return next((guard for guard in mine if guard._inner.body_seconds), None)
+
+    url = f"{served.url}/v1/admin/products/import"
+    token = served.tokens.issue("op-1", Role.OPERATOR)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": MEDIA["jsonl"]}
+    async with served.session.post(url, data=dawdling(), headers=headers) as answer:
+        assert (await answer.json())["products_created"] == 1
+    assert list(late.values()) == [False, False, True]
+    assert await granted() is None  # The next request has no more time than any other.
 
 
 async def test_whoever_leaves_an_export_leaves_no_connection_behind(served: Served) -> None:
