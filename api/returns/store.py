@@ -5,6 +5,7 @@ from typing import Final
 
 from api.orders.moves import Standing, lock_standing, note_event
 from api.returns.bodies import Return, ReturnState
+from api.returns.mails import mail_decision
 from engine.errors import Conflict, UnknownReservation
 from engine.model import OrderStatus, public_id
 from engine.store.database import Connection
@@ -105,6 +106,7 @@ async def decide(
     )
     decided = Return(**row)
     await _note(connection, decided, "return.decided", {"state": state})
+    await mail_decision(connection, decided)
     await _audit(
         connection, decided, actor, "approve_return" if state == "approved" else "reject_return"
     )

@@ -31,7 +31,7 @@ LEASE_SECONDS: Final = (
     20.0  # Above the HTTP client's time-out, so that no call is made twice at once.
 )
 CALL_SECONDS_MAX: Final = 10.0
-IDLE_SECONDS: Final = 0.2
+IDLE_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 0.5  # Doubles with every attempt …
 RETRY_SECONDS_MAX: Final = 60.0  # … up to here.
 TRACK_AFTER_SECONDS: Final = 600.0  # A parcel that was not heard of by then is asked after.

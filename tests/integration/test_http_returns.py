@@ -107,6 +107,12 @@ async def test_of_two_requests_at_once_one_is_open(served: Served, till: Till) -
 
 async def test_who_was_rejected_may_ask_again_but_not_for_ever(served: Served, till: Till) -> None:
     order_id = await delivered(served, till)
+    await served.engine.pool.execute(
+        """
+        INSERT INTO users (user_id, email, name, language, email_verified_at)
+        VALUES ('u1', 'li@example.com', '李雷', 'zh-CN', now())
+        """
+    )
     for _ in range(5):
         asked = await ask(served, order_id)
         assert asked.status == 201
@@ -116,6 +122,10 @@ async def test_who_was_rejected_may_ask_again_but_not_for_ever(served: Served, t
         assert (rejected.json["state"], rejected.json["decision"]) == ("rejected", "It was used.")
     assert (await ask(served, order_id)).code == "not_returnable"
     assert await status_of(served, order_id) == "delivered"
+    mails = await served.engine.pool.fetch("SELECT kind, recipient, language, content FROM mails")
+    assert len(mails) == 5
+    said = {"name": "李雷", "order_id": order_id, "decision": "rejected", "reason": "It was used."}
+    assert tuple(mails[0]) == ("return_decided", "li@example.com", "zh-CN", said)
 
 
 async def test_what_cannot_come_back_is_refused(served: Served, till: Till) -> None:
