@@ -86,7 +86,8 @@ class CouponQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PromotionShown(msgspec.Struct, frozen=True):
-    """A promotion as operators see it. `used` counts what is redeemed and not given back."""
+    """A promotion as operators see it. `used` counts what is redeemed and not given back; where there
+    is no cap it stops counting at 100,000."""
 
     promotion_id: str
     revision: int

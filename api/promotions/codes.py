@@ -14,6 +14,12 @@ from engine.store.sales import log_audit
 CODES_OF_PROMOTION_MAX: Final = 100_000  # One export is one answer of a few megabytes.
 _LOGGED_MAX: Final = 100
 
+# Those for everybody are counted here: at checkout they shall not wait for each other.
+_COLUMNS: Final = """code, uses_max, owner_id, withdrawn_at, created_at,
+    CASE WHEN uses_max IS NOT NULL THEN used ELSE (
+        SELECT count(*) FROM redemptions WHERE redemptions.code = coupons.code AND state = 'taken'
+    ) END AS used"""
+
 Row = Mapping[str, Any]
 
 
@@ -53,9 +59,9 @@ async def withdraw_code(
 ) -> Row | None:
     """The coupon, which is good for nothing from now on; None if the promotion has no such one."""
     row: Row | None = await connection.fetchrow(
-        "UPDATE coupons SET withdrawn_at = coalesce(withdrawn_at, now())"
+        "UPDATE coupons SET withdrawn_at = coalesce(withdrawn_at, now())"  # noqa: S608  # constant
         " WHERE promotion_id = $1 AND code = $2"
-        " RETURNING code, uses_max, used, owner_id, withdrawn_at, created_at",
+        f" RETURNING {_COLUMNS}",
         promotion_id,
         code,
     )
@@ -75,7 +81,7 @@ async def list_codes(
 ) -> list[Row]:
     """By code, from above `after` on."""
     rows: list[Row] = await connection.fetch(
-        "SELECT code, uses_max, used, owner_id, withdrawn_at, created_at FROM coupons"
+        f"SELECT {_COLUMNS} FROM coupons"  # noqa: S608  # constant
         " WHERE promotion_id = $1 AND ($2::text IS NULL OR code > $2) ORDER BY code LIMIT $3",
         promotion_id,
         after,

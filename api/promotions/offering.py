@@ -24,7 +24,12 @@ Row = Mapping[str, Any]
 
 _SELECT: Final = """
     SELECT promotions.promotion_id, revision, terms, by_code, public, active, valid_from,
-           valid_until, per_user_max, promotions.uses_max, used, created_at
+           valid_until, per_user_max, promotions.uses_max, created_at,
+           CASE WHEN promotion_counts.uses_max IS NOT NULL THEN used ELSE (
+               SELECT count(*) FROM (
+                   SELECT FROM redemptions
+                   WHERE redemptions.promotion_id = promotions.promotion_id AND state = 'taken'
+                   LIMIT 100000) AS taken) END AS used
     FROM promotions JOIN promotion_revisions USING (promotion_id, revision)
     JOIN promotion_counts USING (promotion_id)
 """
@@ -192,10 +197,20 @@ async def _add_revision(
 
 
 async def _set_cap(connection: Connection, promotion_id: str, uses_max: int | None) -> None:
+    """Uses are counted while there is a cap: whoever sets one waits for those who redeem, and counts."""
+    await connection.execute(
+        "SELECT FROM promotion_counts WHERE promotion_id = $1 FOR UPDATE", promotion_id
+    )
     try:
         async with connection.transaction():
             await connection.execute(
-                "UPDATE promotion_counts SET uses_max = $2 WHERE promotion_id = $1",
+                """
+                UPDATE promotion_counts SET uses_max = $2, used = CASE
+                    WHEN uses_max IS NOT NULL THEN used
+                    ELSE (SELECT count(*) FROM redemptions
+                          WHERE promotion_id = $1 AND state = 'taken') END
+                WHERE promotion_id = $1
+                """,
                 promotion_id,
                 uses_max,
             )

@@ -12,8 +12,13 @@ import pytest
 from api.pricing.promotion import Kind
 from api.pricing.quote import Line, Quote, quote
 from api.promotions.bodies import CodesBody, PromotionBody, PromotionChange
-from api.promotions.codes import add_codes, withdraw_code
-from api.promotions.offering import add_promotion, change_promotion, set_active
+from api.promotions.codes import add_codes, list_codes, withdraw_code
+from api.promotions.offering import (
+    add_promotion,
+    change_promotion,
+    list_promotions,
+    set_active,
+)
 from api.promotions.store import Applicable, applicable, give_back, redeem
 from api.promotions.terms import Amounts, Terms
 from api.promotions.wallet import claim
@@ -21,6 +26,7 @@ from engine.errors import Conflict, Invalid
 from engine.store.database import Pool
 from engine.store.resolutions import CANCEL, EXPIRE, PAY, REFUND, OrderKey, Resolution, resolve
 from tests.support.shop import SerialIds
+from tests.support.waiting import until
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 CART = (Line("phone-black", "phone", ("phones",), 2, 5_000),)
@@ -33,16 +39,23 @@ def other(**changes: Any) -> Terms:
 
 
 async def offer(pool: Pool, promotion_id: str = "ten-off", **changes: Any) -> str:
-    body = PromotionBody(**({"terms": OFF, "valid_from": NOW} | changes))
+    # With a cap, so that its uses are counted.
+    body = PromotionBody(**({"terms": OFF, "valid_from": NOW, "uses_max": 1_000} | changes))
     async with pool.acquire() as connection, connection.transaction():
         await add_promotion(connection, "olga", promotion_id, body, NOW)
     return promotion_id
 
 
 async def coupon(
-    pool: Pool, code: str = "TEN-OFF", uses_max: int | None = 1, **changes: Any
+    pool: Pool,
+    code: str = "TEN-OFF",
+    uses_max: int | None = 1,
+    cap: int | None = 1_000,
+    **changes: Any,
 ) -> str:
-    promotion_id = await offer(pool, f"for-{code.lower()}", **({"by_code": True} | changes))
+    """A promotion of its own with that code; `cap` is the promotion's."""
+    changes = {"by_code": True, "uses_max": cap} | changes
+    promotion_id = await offer(pool, f"for-{code.lower()}", **changes)
     body = CodesBody(code=code, uses_max=uses_max)
     async with pool.acquire() as connection, connection.transaction():
         await add_codes(connection, "olga", promotion_id, body, SerialIds())
@@ -175,6 +188,43 @@ async def test_the_same_checkout_redeems_once_however_often_it_is_asked(pool: Po
     assert await used(pool) == {"promotions": 1, "coupons": 1, "users": 1, "rows": 1}
 
 
+async def test_without_caps_nobody_waits_and_a_cap_that_is_set_counts_what_was_taken(
+    pool: Pool,
+) -> None:
+    await offer(pool, "ten-off", uses_max=None)
+    await coupon(pool, "FOR-ALL", uses_max=None, cap=None)
+    told = await quoted(pool, "FOR-ALL")
+    async with pool.acquire() as connection, connection.transaction():
+        await redeem(
+            connection, user_id="eve", sale_id="shop", reservation_id=reservation(0), quote=told
+        )
+        # Others do not wait for her transaction to end.
+        words = await asyncio.gather(*(check_out(pool, told, n, f"u{n}") for n in range(1, 6)))
+        assert words == ["taken"] * 5
+        # Whoever sets a cap does.
+        setting = asyncio.create_task(change(pool, OFF, uses_max=7))
+        await until(lambda: waiting(pool), "the cap waits")
+        assert not setting.done()
+    await setting
+    for number, moment in ((6, "taken"), (7, "coupon_exhausted")):
+        told = await quoted(pool, "FOR-ALL") if number == 6 else told
+        assert await check_out(pool, told, number, f"u{number}") == moment
+    await move(pool, EXPIRE, await store_order(pool, 3, "u3"))
+    async with pool.acquire() as connection:
+        shown = {
+            row["promotion_id"]: row["used"]
+            for row in await list_promotions(connection, active=None, after=None, rows_max=9)
+        }
+        coupons = await list_codes(connection, "for-for-all", after=None, rows_max=9)
+    assert shown == {"ten-off": 6, "for-for-all": 6}
+    assert [row["used"] for row in coupons] == [6]
+
+
+async def waiting(pool: Pool) -> bool:
+    """Whether somebody waits for a lock."""
+    return bool(await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+
 @pytest.mark.parametrize(
     "moves", [(CANCEL,), (EXPIRE,), (PAY, REFUND)], ids=["cancelled", "expired", "refunded"]
 )
@@ -194,7 +244,7 @@ async def test_an_order_that_ends_gives_its_coupon_to_the_next(
 
 async def test_a_batch_gives_back_what_each_order_had(pool: Pool) -> None:
     await offer(pool, "a", per_user_max=3)
-    await coupon(pool, "MANY", uses_max=None)
+    await coupon(pool, "MANY", uses_max=100)
     told = await quoted(pool, "MANY")
     for number in range(9):
         assert await check_out(pool, told, number, f"u{number % 3}") == "taken"

@@ -34,11 +34,13 @@ CREATE TRIGGER promotion_revisions_append_only
     BEFORE UPDATE OR DELETE OR TRUNCATE ON promotion_revisions
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- Apart from the promotion: this row is written by every checkout.
+-- Apart from the promotion: where there is a cap, this row is written by every checkout. Where there
+-- is none it is only held (FOR KEY SHARE), so that checkouts do not wait for each other; whoever sets
+-- a cap waits for them (FOR UPDATE) and counts.
 CREATE TABLE promotion_counts (
     promotion_id text COLLATE "C" PRIMARY KEY REFERENCES promotions,
     uses_max     bigint,                                 -- as in promotions
-    used         bigint NOT NULL DEFAULT 0 CHECK (used >= 0),
+    used         bigint NOT NULL DEFAULT 0 CHECK (used >= 0),  -- only while there is a cap
     CONSTRAINT promotion_exhausted CHECK (used <= uses_max)
 ) WITH (fillfactor = 50);
 
@@ -46,7 +48,7 @@ CREATE TABLE coupons (
     code         text COLLATE "C" PRIMARY KEY CHECK (code ~ '^[A-Z0-9][A-Z0-9-]{2,31}$'),
     promotion_id text COLLATE "C" NOT NULL REFERENCES promotions,
     uses_max     bigint CHECK (uses_max > 0),            -- 1: single use; null: as the promotion says
-    used         bigint NOT NULL DEFAULT 0 CHECK (used >= 0),
+    used         bigint NOT NULL DEFAULT 0 CHECK (used >= 0),  -- counted if uses_max is not null
     owner_id     text COLLATE "C",                       -- who claimed it, if it is for single use
     withdrawn_at timestamptz,
     created_at   timestamptz NOT NULL DEFAULT now(),
@@ -92,6 +94,7 @@ CREATE TABLE redemptions (
     FOREIGN KEY (promotion_id, revision) REFERENCES promotion_revisions
 );
 CREATE INDEX redemptions_of_promotion ON redemptions (promotion_id, taken_at, reservation_id);
+CREATE INDEX redemptions_of_code ON redemptions (code) WHERE code IS NOT NULL;
 CREATE TRIGGER redemptions_kept BEFORE DELETE OR TRUNCATE ON redemptions
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
@@ -124,14 +127,18 @@ BEGIN
     FROM unnest(sales, reservations, promotion_ids) AS mine(sale_id, reservation_id, promotion_id)
     WHERE (r.sale_id, r.reservation_id, r.promotion_id)
         = (mine.sale_id, mine.reservation_id, mine.promotion_id);
+    PERFORM FROM promotion_counts WHERE promotion_id = ANY (promotion_ids) AND uses_max IS NULL
+    ORDER BY promotion_id FOR KEY SHARE;
     WITH locked AS (
-        SELECT promotion_id FROM promotion_counts WHERE promotion_id = ANY (promotion_ids)
+        SELECT promotion_id FROM promotion_counts
+        WHERE promotion_id = ANY (promotion_ids) AND uses_max IS NOT NULL
         ORDER BY promotion_id FOR NO KEY UPDATE
     ), given AS (SELECT id, count(*) AS uses FROM unnest(promotion_ids) AS id GROUP BY id)
     UPDATE promotion_counts c SET used = used - given.uses FROM given
     WHERE c.promotion_id = given.id AND c.promotion_id IN (SELECT promotion_id FROM locked);
     WITH locked AS (
-        SELECT code FROM coupons WHERE code = ANY (codes) ORDER BY code FOR NO KEY UPDATE
+        SELECT code FROM coupons WHERE code = ANY (codes) AND uses_max IS NOT NULL
+        ORDER BY code FOR NO KEY UPDATE
     ), given AS (SELECT code, count(*) AS uses FROM unnest(codes) AS code GROUP BY code)
     UPDATE coupons c SET used = used - given.uses FROM given
     WHERE c.code = given.code AND c.code IN (SELECT code FROM locked);
@@ -162,8 +169,10 @@ BEGIN
         WHERE state = 'given_back' ORDER BY promotion_id, sale_id, reservation_id FOR UPDATE OF r
     LOOP
         BEGIN
-            UPDATE promotion_counts SET used = used + 1 WHERE promotion_id = mine.promotion_id;
-            UPDATE coupons SET used = used + 1 WHERE code = mine.code;
+            PERFORM FROM promotion_counts WHERE promotion_id = mine.promotion_id FOR KEY SHARE;
+            UPDATE promotion_counts SET used = used + 1
+            WHERE promotion_id = mine.promotion_id AND uses_max IS NOT NULL;
+            UPDATE coupons SET used = used + 1 WHERE code = mine.code AND uses_max IS NOT NULL;
             UPDATE promotion_uses SET used = used + 1
             WHERE (promotion_id, user_id) = (mine.promotion_id, mine.user_id);
             UPDATE redemptions SET state = 'taken'
