@@ -79,10 +79,11 @@ async def ask_for_shipment(front: Front, request: web.Request) -> Answer:
     idempotency_key = check_key(request.headers.get("Idempotency-Key"))
     body = await front.bodies.optional_json(request, _wish_decoder, ShipmentWish())
     engine = front.engine
-    if body.carrier and body.carrier not in known_carriers(engine.settings, engine.clock):
+    carriers = frozenset(known_carriers(engine.settings, engine.clock))
+    if body.carrier and body.carrier not in carriers:
         raise Refusal.of(invalid([FieldError("carrier", "there is no such carrier")]))
     address = None if body.address is None else msgspec.structs.asdict(body.address)
-    wish = Wish(body.carrier, body.method_id, address, idempotency_key, actor)
+    wish = Wish(body.carrier, body.method_id, address, idempotency_key, actor, carriers)
     shipment, new = await _request(front, key, wish)
     return personal(operator_shipment_body(shipment), 202 if new else 200)
 

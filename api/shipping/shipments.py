@@ -73,6 +73,7 @@ class Wish(msgspec.Struct, frozen=True):
     address: dict[str, Any] | None
     idempotency_key: str
     actor: str
+    carriers: frozenset[str]  # that there are
 
 
 async def request_shipment(
@@ -150,6 +151,8 @@ async def _add(connection: Connection, key: OrderKey, wish: Wish, shipment_id: s
         raise Conflict("not_shippable", "The order was bought without an address: give one.")
     if carrier is None:
         raise Conflict("not_shippable", "The order names no shipping method: give a carrier.")
+    if carrier not in wish.carriers:
+        raise Conflict("not_shippable", f"There is no carrier {carrier}: give another.")
     row = await connection.fetchrow(
         f"""
         INSERT INTO shipments (shipment_id, sale_id, reservation_id, idempotency_key, carrier,

@@ -309,6 +309,11 @@ async def test_what_cannot_be_sent_is_refused(
     for lacking in ({"carrier": "sandbox"}, {"address": ADDRESS}):
         reply = await served.operate(path, lacking, idempotency_key="s")
         assert (reply.status, reply.code) == (409, "not_shippable"), lacking
+    await served.engine.pool.execute(
+        "INSERT INTO shipping_methods (method_id, name, carrier) VALUES ('old', '{}', 'pigeon')"
+    )
+    old = await served.operate(path, {"method_id": "old", "address": ADDRESS}, idempotency_key="s")
+    assert (old.code, "no carrier pigeon" in old.json["detail"]) == ("not_shippable", True)
     unpaid = (await served.reserve("u1", key="2")).json["reservation_id"]
     assert (await send(served, unpaid)).code == "not_found"  # Not stored yet.
     await served.drain()
