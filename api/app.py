@@ -12,13 +12,14 @@ from api.cart import till
 from api.catalogue import routes as catalogue
 from api.front import Front
 from api.http_client import AioHttpClient
-from api.oauth import handlers as oauth
 from api.invoices import handlers as invoices
+from api.mail import admin as mails
 from api.oauth import handlers as oauth
 from api.openapi.handlers import Contract
 from api.operations import handlers as operations
 from api.orders import admin as orders_admin
 from api.orders import handlers as orders
+from api.payments import admin as payments_admin
 from api.payments import handlers as payments
 from api.payments.providers import front_providers
 from api.points import handlers as points
@@ -27,6 +28,7 @@ from api.promotions import handlers as promotions
 from api.queue import polls
 from api.queue.handlers import Entrance
 from api.rates import handlers as rates
+from api.reconciliation import handlers as reconciliation
 from api.reservations import handlers as reservations
 from api.returns import handlers as returns
 from api.reviews import admin as reviews_admin
@@ -55,6 +57,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *password_resets.ROUTES,
     *admin_users.ROUTES,
     *addresses.ROUTES,
+    *mails.ROUTES,
     *oauth.ROUTES,
     *sales.ROUTES,
     *reservations.ROUTES,
@@ -63,6 +66,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     *polls.ROUTES,
     *orders.ROUTES,
     *payments.ROUTES,
+    *payments_admin.ROUTES,
+    *reconciliation.ROUTES,
     *webhooks.ROUTES,
     *promotions.ROUTES,
     *promotions_admin.ROUTES,

@@ -8,6 +8,7 @@ from api.mail.mailer import Mailer
 from api.mail.orders import OrderMails
 from api.mail.senders import make_sender
 from api.points.expiry import PointsExpiry
+from api.reconciliation.reconciler import ReconcilerLoop
 from api.returns.refunds import ReturnRefunds
 from api.search.freshness import Freshness
 from api.shipping.shipper import Shipper, Tracker
@@ -34,6 +35,7 @@ def shop_loops(engine: Engine, http: HttpClient) -> list[tuple[str, Loop]]:
         ("Shipper", Shipper(engine.pool, carriers)),
         ("Tracker", Tracker(engine.pool, carriers)),
         ("Return refunds", ReturnRefunds(engine.pool, engine.payments)),
+        ("Reconciler", ReconcilerLoop(engine)),
         ("Points expiry", PointsExpiry(engine.pool, engine.clock)),
         ("Fan-out", FanOut(engine.pool)),
         ("Deliverer", Deliverer(engine.pool, http, engine.clock, dice)),

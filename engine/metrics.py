@@ -83,3 +83,8 @@ queue_eta_error: Final = Histogram(
     "How far the promised wait was off, relative to the actual one.",
     buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0),
 )
+reconciliation_differences: Final = Counter(
+    "doorbuster_reconciliation_differences",
+    "Differences between providers' statements and the payments here.",
+    ["provider"],
+)

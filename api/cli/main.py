@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "admission": "api.cli.admission",
     "queue": "api.cli.queue",
     "letters": "api.cli.letters",
+    "reconcile": "api.cli.reconcile",
     "mails": "api.cli.mails",
     "user": "api.cli.user",
     "db": "api.cli.db",
