@@ -19,6 +19,7 @@ from api.catalogue.document import (
     SkuText,
     Slug,
     Status,
+    refuse_unfit,
     Weight,
 )
 from api.catalogue.store import StoredProduct
@@ -136,6 +137,10 @@ class SkuChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     active: bool | msgspec.UnsetType = msgspec.UNSET
     prices: Prices | msgspec.UnsetType = msgspec.UNSET
 
+    def __post_init__(self) -> None:
+        if self.options is not msgspec.UNSET:
+            refuse_unfit("options", self.options)
+
 
 class PatchProduct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is to be otherwise about a product; the rest stays."""
@@ -151,6 +156,10 @@ class PatchProduct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         msgspec.UNSET
     )
     revision: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.attributes is not msgspec.UNSET:
+            refuse_unfit("attributes", self.attributes)
 
 
 def operator_product(stored: StoredProduct) -> OperatorProduct:

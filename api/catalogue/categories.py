@@ -8,7 +8,7 @@ from aiohttp import web
 
 from api.answers import Answer, personal
 from api.catalogue.bodies import CategoryName
-from api.catalogue.conditional import ACCEPT_LANGUAGE, IF_NONE_MATCH, localized
+from api.catalogue.conditional import ACCEPT_LANGUAGE, IF_NONE_MATCH, TOLD, localized
 from api.catalogue.document import Names, Slug
 from api.catalogue.tree import Category, CategoryTree, CategoryWish
 from api.front import Front
@@ -174,6 +174,7 @@ ROUTES: Final = (
             summary="The tree of categories, with how many products each has",
             answers={200: CategoriesBody, 304: None},
             headers=_SHOWN,
+            tells=TOLD,
         ),
     ),
     Route(
@@ -186,6 +187,7 @@ ROUTES: Final = (
             summary="A category, the way to it and what is below it",
             answers={200: CategoryBody, 304: None},
             headers=_SHOWN,
+            tells=TOLD,
             codes=(Code.NOT_FOUND,),
         ),
     ),

@@ -23,6 +23,11 @@ IF_MATCH: Final = Param(
 )
 IF_NONE_MATCH_CREATE: Final = Param("If-None-Match", "`*`: only if there is none yet.")
 
+# What good answers tell.
+TOLD_TAG: Final = Param("ETag", "Names this version, for `If-None-Match` or `If-Match`.")
+TOLD_LANGUAGE: Final = Param("Content-Language", "The language of the names: `en` or `zh-CN`.")
+TOLD: Final = {200: (TOLD_TAG, TOLD_LANGUAGE), 304: (TOLD_TAG,)}
+
 _REVISION: Final = re.compile(r'"([0-9]{1,18})"')
 
 

@@ -3,6 +3,7 @@
 Does no I/O: whether the category exists and the SKUs are free, the store says.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -27,7 +28,8 @@ Slug = Annotated[str, Meta(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?\Z")]
 SkuText = Annotated[str, Meta(pattern=rf"^(?:{SKU.pattern})\Z")]
 Key = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}\Z")]
 # One line that begins with something to see.
-Line = Annotated[str, Meta(pattern=r"^[^\x00-\x20\x7f][^\x00-\x1f\x7f]{0,199}\Z")]
+_LINE: Final = re.compile(r"[^\x00-\x20\x7f][^\x00-\x1f\x7f]{0,199}")
+Line = Annotated[str, Meta(pattern=rf"^{_LINE.pattern}\Z")]
 Paragraphs = Annotated[
     str,
     Meta(
@@ -37,7 +39,9 @@ Paragraphs = Annotated[
 ]
 Names = Annotated[dict[Language, Line], Meta(min_length=1, max_length=2)]
 Descriptions = Annotated[dict[Language, Paragraphs], Meta(max_length=2)]
-Value = Line | Names  # "256 GB", or {"en": "black", "zh-CN": "黑色"}
+# No pattern beside an object: msgspec 0.22 frees such a pattern twice when the process ends.
+Word = Annotated[str, Meta(min_length=1, max_length=200)]
+Value = Word | Names  # "256 GB", or {"en": "black", "zh-CN": "黑色"}
 Attributes = Annotated[dict[Key, Value], Meta(max_length=ATTRIBUTES_MAX)]
 Options = Annotated[dict[Key, Value], Meta(max_length=OPTIONS_MAX)]
 # Neither blanks nor quotes nor angle brackets: it goes into pages and into lists with blanks.
@@ -74,6 +78,7 @@ class Sku(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prices: Prices = ()
 
     def __post_init__(self) -> None:
+        refuse_unfit("options", self.options)
         refuse_repeated("prices", (price.currency for price in self.prices))
 
 
@@ -93,6 +98,7 @@ class ProductFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     skus: Skus = ()
 
     def __post_init__(self) -> None:
+        refuse_unfit("attributes", self.attributes)
         refuse_repeated("skus", (sku.sku for sku in self.skus))
 
 
@@ -100,6 +106,13 @@ class Product(ProductFields, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """A product, whole: what a line of a JSON Lines file is."""
 
     product_id: Slug
+
+
+def refuse_unfit(field: str, values: Mapping[str, Value]) -> None:
+    """Raises ValueError if a word is no line that begins with something to see."""
+    for name, value in values.items():
+        if isinstance(value, str) and not _LINE.fullmatch(value):
+            raise ValueError(f"{field}.{name} must be one line that begins with something to see")
 
 
 def refuse_repeated(field: str, values: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from api.catalogue.bodies import (
     SaleOffer,
     SkuBody,
 )
-from api.catalogue.conditional import ACCEPT_LANGUAGE, IF_NONE_MATCH, localized
+from api.catalogue.conditional import ACCEPT_LANGUAGE, IF_NONE_MATCH, TOLD, localized
 from api.catalogue.document import picked
 from api.catalogue.offers import price_minor
 from api.front import Front
@@ -161,6 +161,7 @@ ROUTES: Final = (
             answers={200: ProductBody, 304: None},
             query=PageQuery,
             headers=(ACCEPT_LANGUAGE, IF_NONE_MATCH),
+            tells=TOLD,
             codes=(Code.NOT_FOUND,),
         ),
     ),
