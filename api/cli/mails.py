@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from api.cli.running import on_engine
+from api.cli.running import actor, on_engine
 from api.mail.log import Listed, list_mails, retry_failed
 from api.mail.templates import write
 from engine.core import Engine
@@ -34,13 +34,15 @@ def mails(
     retry: Annotated[bool, typer.Option("--retry", help="Send those given up again.")] = False,
 ) -> None:
     if retry:
-        print(f"{on_engine(lambda engine: retry_failed(engine.pool))} mails are sent again.")
+        print(
+            f"{on_engine(lambda engine: retry_failed(engine.pool, actor()))} mails are sent again."
+        )
         return
     Console().print(on_engine(lambda engine: _shown(engine, count, failed)))
 
 
 async def _shown(engine: Engine, count: int, failed: bool) -> RenderableType:
-    found = await list_mails(engine.pool, failed=failed, rows_max=count)
+    found = await list_mails(engine.pool, state="failed" if failed else None, rows_max=count)
     if not found:
         return Text("No mails.")
     return Group(*(_one(mail) for mail in reversed(found)))

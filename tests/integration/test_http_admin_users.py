@@ -116,3 +116,27 @@ async def test_the_first_operator_is_made_from_the_command_line(
     assert (await served.get("/v1/admin/audit", authorization=bearer)).status == 200
     failed = await asyncio.to_thread(run, app, ["block", "no@x.cn"])
     assert "Nobody is registered as no@x.cn." in str(failed.exception)
+
+
+async def test_operators_see_which_mails_were_given_up_but_not_what_they_say(
+    served: Served,
+) -> None:
+    pool = served.engine.pool
+    for n in range(3):
+        await served.post("/v1/users", body={"email": f"u{n}@example.com", "password": PASSWORD})
+    await pool.execute("UPDATE mails SET state = 'failed', last_error = '550' WHERE mail_id > 1")
+
+    async def find(query: str) -> Reply:
+        return await served.get(f"/v1/admin/mails?{query}", user="s-1", role=Role.SUPPORT)
+
+    page = await find("state=failed&limit=1")
+    rest = await find(f"state=failed&limit=1&after={page.json['next']}")
+    shown = [reply.json["mails"][0] for reply in (page, rest)]
+    assert [(m["recipient"], m["last_error"]) for m in shown] == [
+        ("u2@example.com", "550"),
+        ("u1@example.com", "550"),
+    ]
+    token = await pool.fetchval("SELECT content ->> 'token' FROM mails LIMIT 1")
+    assert token not in (await find("limit=200")).body.decode()
+    assert (await served.operate("/mails/retries")).json == {"retried": 2}
+    assert (await find("state=failed")).json == {"mails": []}

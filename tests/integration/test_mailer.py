@@ -107,7 +107,7 @@ async def test_what_no_server_will_ever_take_is_given_up_and_seen(
         await pool.execute(DUE)
         await mailer(pool, server).send_once()
     assert await states(pool) == [("failed", 1), ("failed", ATTEMPTS_MAX)]
-    failed = await list_mails(pool, failed=True, rows_max=10)
+    failed = await list_mails(pool, state="failed", rows_max=10)
     assert [("550" in str(mail.last_error), "451" in str(mail.last_error)) for mail in failed] == [
         (False, True),
         (True, False),
@@ -115,7 +115,7 @@ async def test_what_no_server_will_ever_take_is_given_up_and_seen(
     after = REGISTRY.get_sample_value("doorbuster_mails_total", {"state": "failed"})
     assert after == before + 2
     server.refusals = {}
-    assert await retry_failed(pool) == 2
+    assert await retry_failed(pool, "op-1") == 2
     await mailer(pool, server).send_once()
     assert len(server.arrived) == 2
 
@@ -166,7 +166,7 @@ async def test_in_a_demo_the_mail_is_printed_and_kept(
     await put(pool, language="en")
     await Mailer(pool, PrintSender()).send_once()
     assert "https://shop.example/reset?token=t0ken" in capsys.readouterr().out
-    (mail,) = await list_mails(pool, failed=False, rows_max=1)
+    (mail,) = await list_mails(pool, rows_max=1)
     assert (mail.state, mail.content) == ("sent", RESET)
 
 
