@@ -19,8 +19,8 @@ from api.catalogue.document import (
     SkuText,
     Slug,
     Status,
-    refuse_unfit,
     Weight,
+    refuse_unfit,
 )
 from api.catalogue.store import StoredProduct
 from engine.model import Money
