@@ -112,8 +112,6 @@ def _tidy(node: Any, names: Mapping[str, str]) -> Any:
         tidy["$ref"] = PREFIX + names.get(name, name)
     if isinstance(pattern := tidy.get("pattern"), str):
         tidy["pattern"] = ecma(pattern)
-    if isinstance(items := tidy.get("items"), list):  # A tuple, as drafts before 2020-12 wrote it.
-        tidy |= {"prefixItems": items, "items": False}
     if isinstance(choices := tidy.get("anyOf"), list) and {} in choices:  # msgspec.Raw
         tidy["anyOf"] = [choice for choice in choices if choice != {}]
         if len(tidy["anyOf"]) == 1:

@@ -11,6 +11,9 @@ from api.queue.screening import CAPTCHA_CHARACTERS_MAX
 DRAW_METHOD: Final = "fisher-yates/sha-256"  # As `doorbuster queue verify` recomputes it.
 
 
+Pair = Annotated[list[float], msgspec.Meta(min_length=2, max_length=2)]
+
+
 class EnterBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of entering: what the sale asks for, if anything."""
 
@@ -44,7 +47,7 @@ class PlaceBody(msgspec.Struct, frozen=True, omit_defaults=True):
     position: int | msgspec.UnsetType | None = msgspec.UNSET
     ahead: int | msgspec.UnsetType | None = msgspec.UNSET
     eta_seconds: float | msgspec.UnsetType | None = msgspec.UNSET
-    eta_range_seconds: tuple[float, float] | msgspec.UnsetType | None = msgspec.UNSET
+    eta_range_seconds: Pair | msgspec.UnsetType | None = msgspec.UNSET
     chance: float | msgspec.UnsetType = msgspec.UNSET
     chance_says: str | msgspec.UnsetType = msgspec.UNSET
     available: int | msgspec.UnsetType | None = msgspec.UNSET
