@@ -105,11 +105,13 @@ def make_document(order: Order, order_id: str, terms: Terms, seller: Seller) -> 
 
 
 def _lines(order: Order, terms: Terms) -> list[InvoiceLine]:
-    quoted = {line["sku"]: line for line in (terms.quote or {}).get("lines", ())}
+    quote = terms.quote or {}
+    quoted = {line["sku"]: line for line in quote.get("lines", ())}
+    told = quote.get("names", {})  # What the buyer was told that he bought.
     found: list[InvoiceLine] = []
     for sku, quantity in sorted(order.items.items()):
         price = quoted.get(sku, {}).get("unit_price_minor", terms.prices.get(sku, 0))
-        name = terms.names.get((order.sale_id, sku), Named({})).name
+        name = told.get(sku) or terms.names.get((order.sale_id, sku), Named({})).name
         found.append(InvoiceLine(sku, name, quantity, price, price * quantity))
     return found
 
@@ -120,8 +122,18 @@ def _extras(quote: Mapping[str, Any]) -> list[Extra]:
         for each in quote.get("discounts", ())
     ]
     points = Extra(POINTS, -quote.get("points_minor", 0))
-    shipping = Extra(SHIPPING, quote.get("shipping_minor", 0))
+    shipping = Extra(_shipping_name(quote), quote.get("shipping_minor", 0))
     return [extra for extra in (*discounts, points, shipping) if extra.amount_minor]
+
+
+def _shipping_name(quote: Mapping[str, Any]) -> dict[str, str]:
+    """With the method's name, where the quote tells it."""
+    method = quote.get("shipping_method") or {}
+    names = method.get("name", {}) if isinstance(method, dict) else {}
+    return {
+        language: f"{word} ({names[language]})" if language in names else word
+        for language, word in SHIPPING.items()
+    }
 
 
 def _sum(lines: Sequence[InvoiceLine], extras: Sequence[Extra]) -> int:

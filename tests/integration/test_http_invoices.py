@@ -27,6 +27,9 @@ QUOTE = {
     "points": 0,
     "points_minor": 0,
     "shipping_minor": 2000,
+    # As the buyer was told, whatever they are called by now.
+    "names": {"phone-black": {"en": "Black phone", "zh-CN": "黑色手机"}},
+    "shipping_method": {"method_id": "standard", "name": {"en": "Standard", "zh-CN": "标准快递"}},
 }
 
 
@@ -73,7 +76,15 @@ async def test_an_invoice_shows_what_was_bought_in_the_readers_language(served: 
         assert said in text, said
     assert "Adjustment" not in text
     chinese = (await served.get(path, user="u1", accept_language="zh-TW,zh;q=0.9")).body.decode()
-    for said in ('lang="zh-CN"', "发票", "双十一满减", "¥1,399.00", "合计"):
+    for said in (
+        'lang="zh-CN"',
+        "黑色手机",
+        "运费 (标准快递)",
+        "发票",
+        "双十一满减",
+        "¥1,399.00",
+        "合计",
+    ):
         assert said in chinese, said
     assert number_of(english.body) == number_of(chinese.encode())
 
