@@ -75,6 +75,9 @@ def sections_of(run: Run, against: Run | None) -> list[Section | Missing]:
             run, "drain", "Draining into Postgres", "What one worker stores from a backlog."
         ),
         told_section(
+            run, "shop", "The shop around the sale", "Search, a product's page, the cart, log-ins."
+        ),
+        told_section(
             run, "growth", "Growth", "Cost per reservation as buyers and SKUs become many."
         ),
         told_section(

@@ -19,6 +19,7 @@ GROUPS: Final = (
     "growth",
     "whole",
     "admission",
+    "shop",
     "memory",
 )
 
