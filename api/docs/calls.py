@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from api.answers import JSON, PROBLEM_JSON
 from api.docs.fields import Field, bounds_of, fields_of, kind_of, pattern_of
+from api.openapi.operations import is_json
 from api.openapi.refusals import RESPONSES
 from api.openapi.samples import Samples
 from api.openapi.schemas import Schema
@@ -124,9 +125,9 @@ class CallWriter:
 
     def body_text(self, media: str, schema: Schema) -> str:
         """A body that the call takes."""
-        sample = self._samples.of(schema)
-        if "json" not in media:
+        if not is_json(media):
             return "@file"
+        sample = self._samples.of(schema)
         short = json.dumps(sample, ensure_ascii=False)
         return short if len(short) < 72 else json.dumps(sample, ensure_ascii=False, indent=2)
 

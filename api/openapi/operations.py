@@ -17,6 +17,7 @@ from api.spec import Access, Param, Spec
 
 PART: Final = re.compile(r"\{(?P<name>\w+)(?::[^{}]*)?\}")
 ADMIN: Final = "/v1/admin/"
+_OWN: Final = "Admin: "
 _REQUEST_ID: Final = {"$ref": "#/components/headers/X-Request-Id"}
 
 
@@ -36,7 +37,7 @@ def tag_of(route: Route) -> str:
     tag = route.spec.tag
     if not route.path.startswith(ADMIN):
         return tag[:1].upper() + tag[1:]
-    return f"Admin: {tag[:1].lower() + tag[1:]}"
+    return tag if tag.startswith(_OWN) else f"{_OWN}{tag[:1].lower()}{tag[1:]}"
 
 
 def path_of(route: Route) -> str:
@@ -46,7 +47,7 @@ def path_of(route: Route) -> str:
 
 def takes(spec: Spec) -> Iterator[Any]:
     """The types that a call brings."""
-    if spec.body is not None:
+    if spec.body is not None and is_json(spec.body_media):
         yield spec.body
     if spec.query is not None:
         yield from (field.type for field in struct_fields(spec.query))
@@ -62,6 +63,11 @@ def gives(spec: Spec) -> Iterator[Any]:
 def is_text(kind: Any) -> bool:
     """Whether an answer of the spec is no JSON: nothing at all, or text of that media type."""
     return kind is None or isinstance(kind, str)
+
+
+def is_json(media: str) -> bool:
+    """Whether our types describe what comes as this media type."""
+    return media == JSON or media.endswith("+json")
 
 
 def operation(route: Route, schemas: Schemas, refusals: Refusals) -> Schema:
@@ -82,7 +88,7 @@ def operation(route: Route, schemas: Schemas, refusals: Refusals) -> Schema:
         found["requestBody"] = {
             "required": spec.body_required,
             "content": {
-                media: {"schema": schemas.of(spec.body) if "json" in media else _text(media)}
+                media: {"schema": schemas.of(spec.body) if is_json(media) else _text(media)}
                 for media in spec.body_media.split(", ")
             },
         }

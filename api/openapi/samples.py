@@ -54,6 +54,7 @@ _BY_NAME: Final[dict[str, Any]] = {
     "text": "Rings well, and stays quiet.",
     "next": "WzEyM10=",
     "rate": "7.12",
+    "day": "2026-11-11",
     "base": "USD",
     "quote": "CNY",
     "type": "order.paid",

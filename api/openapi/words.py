@@ -51,6 +51,7 @@ TAGS: Final = {
     "Admin: rates": "Setting exchange rates.",
     "Admin: reviews": "Moderation and replies.",
     "Admin: users": "Accounts: finding, blocking, roles.",
+    "Admin: mails": "What was mailed, and what did not leave.",
     "Admin: events": "What other systems are told of, and what did not reach them.",
 }
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from api.app import CONTRACT
 from api.docs.calls import CallWriter
-from api.openapi.operations import path_of
+from api.openapi.operations import is_json, path_of
 from api.openapi.samples import Samples
 from api.routing import Route
 from tests.support.front import Served
@@ -64,7 +64,7 @@ class FittingCalls:
         if "requestBody" not in operation:
             return None
         media, content = next(iter(operation["requestBody"]["content"].items()))
-        if "json" not in media or "schema" not in content:
+        if not is_json(media):
             return b"sample"
         return json.dumps(self._samples.of(content["schema"])).encode()
 
