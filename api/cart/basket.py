@@ -5,7 +5,7 @@ from typing import NamedTuple
 from api.cart.bill import Bill, Destination, destination_of, make_bill
 from api.cart.store import CartLine, Owner, read_cart
 from api.cart.visits import currency_of
-from api.cart.wares import Key, Ware, offers_of, wares
+from api.cart.wares import COUNTED, Key, LineState, Ware, offers_of, wares
 from api.cart.wishes import QuoteBody, check_wishes, lines_wanted
 from api.front import Front
 from api.moments import now_of
@@ -46,6 +46,12 @@ async def read_basket(front: Front, owner: Owner, wishes: QuoteBody) -> Basket:
     return Basket(lines, found)
 
 
+async def holds(connection: Connection, owner: Owner, basket: Basket) -> bool:
+    """Whether the cart still has these lines; if so, it keeps them until the transaction ends."""
+    cart = await read_cart(connection, owner, lock=True)
+    return set(basket.lines) <= set(cart.lines)
+
+
 async def lock_ordinary_basket(
     connection: Connection, front: Front, owner: Owner, wishes: QuoteBody
 ) -> Basket:
@@ -65,8 +71,15 @@ async def buyer_of(front: Front, user_id: str | None, wishes: QuoteBody) -> Buye
     return Buyer(user_id, wishes, destination)
 
 
-async def bill_of(connection: Connection, front: Front, basket: Basket, buyer: Buyer) -> Bill:
-    """What the basket costs this buyer now. Raises Refusal."""
+async def bill_of(
+    connection: Connection,
+    front: Front,
+    basket: Basket,
+    buyer: Buyer,
+    *,
+    states: frozenset[LineState] = COUNTED,
+) -> Bill:
+    """What the basket costs this buyer now: the lines in these states. Raises Refusal."""
     return await make_bill(
         connection,
         basket.lines,
@@ -76,4 +89,5 @@ async def bill_of(connection: Connection, front: Front, basket: Basket, buyer: B
         user_id=buyer.user_id,
         currency=currency_of(front, buyer.wishes.currency),
         at=now_of(front.engine.clock),
+        states=states,
     )

@@ -14,10 +14,10 @@ from api.pricing.quote import Line, Quote, RefusedCode, quote
 from api.problems import Code, FieldError, Refusal, invalid
 from api.promotions.store import applicable
 from api.shipping.methods import ShippingQuote, quotes
-from engine.model import SHOP
 from engine.store.database import Connection, Pool
 
-_SHORT = frozenset({LineState.SOLD_OUT, LineState.QUANTITY_SHORT})
+# Whether a sale has the units is the engine's to say, at the moment when it takes them.
+ASKED_FOR = COUNTED | {LineState.SOLD_OUT, LineState.QUANTITY_SHORT}
 
 
 class Destination(msgspec.Struct, frozen=True):
@@ -86,9 +86,10 @@ async def make_bill(
     user_id: str | None,
     currency: str,
     at: datetime,
+    states: frozenset[LineState] = COUNTED,
 ) -> Bill:
-    """Of the lines that count; raises Refusal where none does."""
-    counted = [(line, wares[line.key]) for line in lines if _state(line, wares) in COUNTED]
+    """Of the lines in these states; raises Refusal where there is none."""
+    counted = [(line, wares[line.key]) for line in lines if _state(line, wares) in states]
     if not counted:
         raise _nothing_to_buy(lines, wares)
     if counted[0][1].price is not None:
@@ -114,7 +115,7 @@ async def make_bill(
         units={line.sku: line.quantity for line, _ in counted},
         names={line.sku: ware.name for line, ware in counted},
         weight_grams=weight,
-        left_out=tuple(_left_out(lines, wares, COUNTED)),
+        left_out=tuple(_left_out(lines, wares, states)),
         refused=(*can.refused, *made.refused),
         shipping=tuple(choices),
         chosen=chosen,
@@ -123,13 +124,9 @@ async def make_bill(
 
 
 def check_ready(bill: Bill, wishes: QuoteBody) -> None:
-    """Lets a bill through that can become an order. Raises Refusal.
-
-    Whether a sale has the units, is open and lets this buyer in, is the engine's to say.
-    """
+    """Lets a bill through that can become an order. Raises Refusal."""
     for line in bill.left_out:
-        if bill.sale_id == SHOP or line.state not in _SHORT:
-            raise _not_buyable(line)
+        raise _not_buyable(line)
     for refused in bill.refused:
         raise Refusal(Code.COUPON_REFUSED, f"{refused.code}: {refused.reason}")
     if bill.weight_grams == 0 and not bill.shipping:

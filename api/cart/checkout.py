@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from api.cart.basket import Buyer, bill_of, buyer_of, lock_ordinary_basket, read_basket
-from api.cart.bill import Bill, check_ready
+from api.cart.basket import Buyer, bill_of, buyer_of, holds, lock_ordinary_basket, read_basket
+from api.cart.bill import ASKED_FOR, Bill, check_ready
 from api.cart.checkouts import (
     DROPPED,
     STARTED,
@@ -20,7 +20,7 @@ from api.cart.checkouts import (
     place_checkout,
     start_checkout,
 )
-from api.cart.sale_checkout import finish_sale, screen
+from api.cart.sale_checkout import Held, finish_sale, screen
 from api.cart.store import Owner, take_bought
 from api.cart.wishes import CheckoutBody
 from api.front import Front
@@ -29,7 +29,7 @@ from api.problems import Code, Refusal
 from api.promotions.store import redeem
 from engine.admission.access import Verdict
 from engine.errors import Conflict
-from engine.model import SHOP, STATE_OF_ORDER, Money, OrderStatus, make_reservation_id
+from engine.model import SHOP, Money, OrderStatus, make_reservation_id
 from engine.sales.sale import epoch_ms
 from engine.shelf import ShelfSoldOut, Wish
 from engine.store.database import Connection, postgres_errors
@@ -72,18 +72,20 @@ async def check_out(front: Front, call: CheckoutCall) -> CheckedOut:
         earlier = await _find(front, call)
         if earlier is None or earlier.state == DROPPED:
             made = await _begin_or_yield(front, call)
+            if isinstance(made, Checkout):
+                return await _finish_sale(front, call, made, began=True)
         elif earlier.request_hash != call.request_hash:
             raise Refusal(Code.IDEMPOTENCY_MISMATCH)
         elif earlier.state == STARTED:
-            made = await _finish_sale(front, call, earlier)
+            return await _finish_sale(front, call, earlier, began=False)
         else:
-            made = await _made_before(front, earlier)
+            return await _made_before(front, earlier)
         if made is not None:
             return made
     raise Refusal(Code.UNAVAILABLE)
 
 
-async def _begin_or_yield(front: Front, call: CheckoutCall) -> CheckedOut | None:
+async def _begin_or_yield(front: Front, call: CheckoutCall) -> CheckedOut | Checkout | None:
     """As `_begin`; what another request with the same key took is no reason to refuse this one."""
     try:
         return await _begin(front, call)
@@ -94,22 +96,28 @@ async def _begin_or_yield(front: Front, call: CheckoutCall) -> CheckedOut | None
         return None
 
 
-async def _begin(front: Front, call: CheckoutCall) -> CheckedOut | None:
-    """None: a request with the same key was first."""
+async def _begin(front: Front, call: CheckoutCall) -> CheckedOut | Checkout | None:
+    """An order of the shop, or the checkout of a sale that is to be finished; None: another request
+    was first, with the same key or of the same cart."""
+    owner = Owner.user(call.user_id)
     buyer = await buyer_of(front, call.user_id, call.wishes)
-    basket = await read_basket(front, Owner.user(call.user_id), call.wishes)
+    basket = await read_basket(front, owner, call.wishes)
     _check_rules(front, call, basket.sale_id)
     if basket.sale_id == SHOP:
         return await _order_ordinary(front, call, buyer)
     await screen(front, call.user_id, call.queue_ticket, basket)
     with postgres_errors():
         async with front.engine.pool.acquire() as connection, connection.transaction():
-            bill = await bill_of(connection, front, basket, buyer)
+            # Whoever checks the same lines out at the same moment finds them gone after this.
+            if not await holds(connection, owner, basket):
+                return None
+            bill = await bill_of(connection, front, basket, buyer, states=ASKED_FOR)
             checkout = _checkout(front, call, bill)
             if not await start_checkout(connection, checkout):
                 return None
             await _redeem(connection, checkout, bill)
-    return await _finish_sale(front, call, checkout)
+            await _take_bought(connection, front, checkout)
+    return checkout
 
 
 async def _order_ordinary(front: Front, call: CheckoutCall, buyer: Buyer) -> CheckedOut | None:
@@ -128,15 +136,17 @@ async def _order_ordinary(front: Front, call: CheckoutCall, buyer: Buyer) -> Che
             if isinstance(placed, ShelfSoldOut):
                 raise Refusal(Code.SOLD_OUT, f"Too few units of {placed.sku} are left.")
             await _redeem(connection, checkout, bill)
-            await take_bought(connection, owner, SHOP, checkout.units, now_of(front.engine.clock))
+            await _take_bought(connection, front, checkout)
             await place_checkout(connection, SHOP, checkout.reservation_id)
     return CheckedOut(checkout, placed.status, epoch_ms(placed.reserved_until))
 
 
-async def _finish_sale(front: Front, call: CheckoutCall, checkout: Checkout) -> CheckedOut:
+async def _finish_sale(
+    front: Front, call: CheckoutCall, checkout: Checkout, *, began: bool
+) -> CheckedOut:
     key = _reservation_key(front, call)
-    reservation = await finish_sale(front, checkout, key, call.queue_ticket)
-    return CheckedOut(checkout, reservation.status, reservation.until_ms)
+    held = await finish_sale(front, checkout, key, call.queue_ticket, began=began)
+    return CheckedOut(checkout, held.status, held.until_ms, replayed=not began)
 
 
 async def _made_before(front: Front, checkout: Checkout) -> CheckedOut:
@@ -155,8 +165,8 @@ async def _made_before(front: Front, checkout: Checkout) -> CheckedOut:
     )
     if found is None:
         raise Refusal(Code.UNAVAILABLE, "The order is being stored; ask again in a moment.")
-    status = next(status for status, state in STATE_OF_ORDER.items() if state is found.state)
-    return CheckedOut(checkout, status, found.reserved_until_ms, replayed=True)
+    held = Held.of(found.state, found.reserved_until_ms)
+    return CheckedOut(checkout, held.status, held.until_ms, replayed=True)
 
 
 def _checkout(front: Front, call: CheckoutCall, bill: Bill) -> Checkout:
@@ -210,6 +220,11 @@ async def _redeem(connection: Connection, checkout: Checkout, bill: Bill) -> Non
         reservation_id=checkout.reservation_id,
         quote=bill.quote,
     )
+
+
+async def _take_bought(connection: Connection, front: Front, checkout: Checkout) -> None:
+    owner, at = Owner.user(checkout.user_id), now_of(front.engine.clock)
+    await take_bought(connection, owner, checkout.sale_id, checkout.units, at)
 
 
 def _check_rules(front: Front, call: CheckoutCall, sale_id: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from api.cart.store import CartLine
 from api.promotions.store import give_back
 from engine.store.database import Connection
 
@@ -35,6 +36,20 @@ class Checkout(msgspec.Struct, frozen=True):
     language: str
     redeems: bool
     state: str
+
+    @property
+    def lines(self) -> list[CartLine]:
+        """As they stood in the cart, at the prices that were told."""
+        return [
+            CartLine(
+                self.sale_id,
+                line["sku"],
+                line["quantity"],
+                line["unit_price_minor"],
+                self.currency,
+            )
+            for line in self.quote["lines"]
+        ]
 
     @property
     def units(self) -> dict[str, int]:

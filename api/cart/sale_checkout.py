@@ -1,7 +1,8 @@
 """The part of a sale's checkout that is the engine's: units, taken after the terms were written.
 
-The terms are there first, so that whoever finds the order charges what its buyer was told. A checkout
-that is cut short is finished by its repetition or by the sweeper, whichever comes first.
+The terms are there first, so that the order has the price that its buyer was told. Its lines are out
+of the cart by then: nobody buys them twice. A checkout that is cut short is finished by its repetition
+or by the sweeper, whichever comes first.
 """
 
 from datetime import datetime
@@ -9,10 +10,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from api.answers import Answer
 from api.bodies import JSON_TYPE
 from api.cart.basket import Basket
-from api.cart.checkouts import Checkout, drop_checkout, place_checkout
-from api.cart.store import Owner, take_bought
+from api.cart.checkouts import PLACED, Checkout, drop_checkout, place_checkout
+from api.cart.store import Owner, put_back, read_cart
 from api.front import Front
 from api.moments import now_of
 from api.problems import Code, Refusal
@@ -29,7 +31,7 @@ from engine.model import (
 )
 from engine.sales import Sale
 from engine.sales.sale import epoch_ms
-from engine.store.database import Connection, postgres_errors
+from engine.store.database import postgres_errors
 
 
 class Held(NamedTuple):
@@ -37,6 +39,11 @@ class Held(NamedTuple):
 
     status: OrderStatus
     until_ms: int
+
+    @classmethod
+    def of(cls, state: ReservationState, until_ms: int) -> "Held":
+        status = next(order for order, meant in STATE_OF_ORDER.items() if meant is state)
+        return cls(status, until_ms)
 
 
 class _Told(msgspec.Struct):
@@ -73,8 +80,28 @@ async def _check_ticket(
         raise Refusal.of(front.turn_refused(sale, ticket, user_id))
 
 
-async def finish_sale(front: Front, checkout: Checkout, key: str, ticket: bytes | None) -> Held:
-    """Takes the units, or finds that an earlier try did. Refused, all that was redeemed goes back."""
+async def finish_sale(
+    front: Front, checkout: Checkout, key: str, ticket: bytes | None, *, began: bool
+) -> Held:
+    """Takes the units, or finds that an earlier try did. Raises Refusal, Conflict.
+
+    Refused, what was redeemed goes back at once if this request `began` the checkout. One that found
+    it begun leaves that to whoever did, or to the sweeper: the units may be on their way.
+    """
+    held = await _reserve(front, checkout, key, ticket)
+    if isinstance(held, Answer):
+        if began and held.label != Code.UNAVAILABLE:
+            await drop(front.engine, checkout)
+        raise Refusal.of(held)
+    if not await place(front.engine, checkout):
+        await _undo(front.engine, checkout)
+    return held
+
+
+async def _reserve(
+    front: Front, checkout: Checkout, key: str, ticket: bytes | None
+) -> Held | Answer:
+    """The units, or why there are none; `unavailable`: it is unknown whether there are."""
     items = [Item(sku, quantity) for sku, quantity in checkout.units.items()]
     body = msgspec.json.encode({"items": items})
     answer = await reserve(
@@ -82,42 +109,43 @@ async def finish_sale(front: Front, checkout: Checkout, key: str, ticket: bytes 
         ReserveCall(checkout.user_id, checkout.sale_id, key, JSON_TYPE, body, ticket),
     )
     front.counts.outcomes[answer.label] += 1
-    if answer.status >= 400:
-        # Unknown is not refused: the units may be held. The same request, or the sweeper, finds out.
-        if answer.label != Code.UNAVAILABLE:
-            await drop(front.engine, checkout)
-        raise Refusal.of(answer)
-    told = msgspec.json.decode(answer.body, type=_Told)
-    if not await place(front.engine, checkout, now_of(front.engine.clock)):
-        await _undo(front.engine, checkout)
-    status = next(status for status, state in STATE_OF_ORDER.items() if state is told.status)
-    return Held(status, epoch_ms(told.reserved_until))
+    if answer.status < 400:
+        told = msgspec.json.decode(answer.body, type=_Told)
+        return Held.of(told.status, epoch_ms(told.reserved_until))
+    if answer.label == Code.UNAVAILABLE:
+        return answer
+    # A front refuses what is hopeless without asking Redis, where an earlier try may have units.
+    found = await front.engine.inventory.reservation(
+        checkout.sale_id, checkout.user_id, checkout.reservation_id
+    )
+    return answer if found is None else Held.of(found.state, found.reserved_until_ms)
 
 
-async def place(engine: Engine, checkout: Checkout, at: datetime) -> bool:
+async def place(engine: Engine, checkout: Checkout) -> bool:
     """The units are held: writes it down. Again it changes nothing; False if it was dropped."""
+    order = (checkout.sale_id, checkout.reservation_id)
     with postgres_errors():
         async with engine.pool.acquire() as connection, connection.transaction():
-            return await _place(connection, checkout, at)
-
-
-async def _place(connection: Connection, checkout: Checkout, at: datetime) -> bool:
-    order = (checkout.sale_id, checkout.reservation_id)
-    if await place_checkout(connection, *order):
-        owner = Owner.user(checkout.user_id)
-        await take_bought(connection, owner, checkout.sale_id, checkout.units, at)
-        return True
-    state = await connection.fetchval(
-        "SELECT state FROM checkouts WHERE sale_id = $1 AND reservation_id = $2", *order
-    )
-    return bool(state == "placed")
+            if await place_checkout(connection, *order):
+                return True
+            state = await connection.fetchval(
+                "SELECT state FROM checkouts WHERE sale_id = $1 AND reservation_id = $2", *order
+            )
+    return bool(state == PLACED)
 
 
 async def drop(engine: Engine, checkout: Checkout) -> bool:
-    """No units are held: gives back what was redeemed, once."""
+    """No units are held: gives back, once, what was redeemed, and to the cart its lines."""
+    owner = Owner.user(checkout.user_id)
     with postgres_errors():
         async with engine.pool.acquire() as connection, connection.transaction():
-            return await drop_checkout(connection, checkout.sale_id, checkout.reservation_id)
+            # The cart before the checkout: so go the locks everywhere.
+            await read_cart(connection, owner, lock=True)
+            order = (checkout.sale_id, checkout.reservation_id)
+            dropped = await drop_checkout(connection, *order)
+            if dropped:
+                await put_back(connection, owner, checkout.lines, now_of(engine.clock))
+    return dropped
 
 
 async def _undo(engine: Engine, checkout: Checkout) -> None:

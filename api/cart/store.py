@@ -1,6 +1,6 @@
 """Keeps carts in Postgres. Each change is one transaction that holds its cart; prices are others' business."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from importlib.resources import files
@@ -20,6 +20,7 @@ _BEGIN_CHANGE: Final = (_SQL / "begin_change.sql").read_text()
 _PUT_LINE: Final = (_SQL / "put_line.sql").read_text()
 _MERGE_LINES: Final = (_SQL / "merge_lines.sql").read_text()
 _TAKE_BOUGHT: Final = (_SQL / "take_bought.sql").read_text()
+_PUT_BACK: Final = (_SQL / "put_back.sql").read_text()
 
 
 class CartLine(NamedTuple):
@@ -181,6 +182,24 @@ async def take_bought(
     """Takes what was ordered out of the cart; what was added meanwhile stays."""
     await connection.execute(
         _TAKE_BOUGHT, owner.cart_id, sale_id, list(bought), list(bought.values()), at
+    )
+
+
+async def put_back(
+    connection: Connection, owner: Owner, lines: Sequence[CartLine], at: datetime
+) -> None:
+    """Puts lines of one group back that were taken out and not bought after all."""
+    await _begin_change(connection, owner, at, None)
+    await connection.execute(
+        _PUT_BACK,
+        owner.cart_id,
+        lines[0].sale_id,
+        [line.sku for line in lines],
+        [line.quantity for line in lines],
+        [line.price_minor for line in lines],
+        lines[0].currency,
+        at,
+        QUANTITY_MAX,
     )
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from datetime import datetime
 from typing import Final
 
 from api.cart.checkouts import Checkout, stale_checkouts
@@ -45,7 +44,7 @@ class CheckoutSweeper:
         finished = 0
         for checkout in found:
             try:
-                finished += await self._finish(checkout, now)
+                finished += await self._finish(checkout)
             except Unavailable as error:
                 logger.warning("%s", error, extra={"action": "checkout_unknown"})
         return finished
@@ -54,12 +53,12 @@ class CheckoutSweeper:
         """Makes `run` return after the pass it is in. Idempotent, safe before start."""
         self._stopped.set()
 
-    async def _finish(self, checkout: Checkout, now: datetime) -> bool:
+    async def _finish(self, checkout: Checkout) -> bool:
         sale = await self._engine.directory.get(checkout.sale_id)
         if sale is not None and sale.fenced is not None:
             return False  # What Redis says of a sale that is rebuilt is no answer.
         if await self._is_held(checkout):
-            return await place(self._engine, checkout, now)
+            return await place(self._engine, checkout)
         logger.info("A checkout became nothing.", extra={"action": "checkout_dropped"})
         return await drop(self._engine, checkout)
 

@@ -110,8 +110,11 @@ async def points(served: Served, user: str, count: int) -> None:
 
 
 async def redeemed(served: Served, user: str = "u1", code: str = "SPRING") -> tuple[int, int]:
-    """(uses of the coupon, balance of the buyer's points)."""
+    """(uses of the coupon that hold, balance of the buyer's points)."""
     pool = served.engine.pool
-    used = await pool.fetchval("SELECT used FROM coupons WHERE code = $1", code)
+    taken = "SELECT count(*) FROM redemptions WHERE code = $1 AND state = 'taken'"
+    used = await pool.fetchval(taken, code)
+    capped = "SELECT used FROM coupons WHERE code = $1 AND uses_max IS NOT NULL"
+    assert await pool.fetchval(capped, code) in {None, used}
     balance = await pool.fetchval("SELECT balance FROM point_balances WHERE user_id = $1", user)
-    return used or 0, balance or 0
+    return used, balance or 0
