@@ -147,7 +147,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Catalogue.
     # Of prices that others are converted from; prices of a request that names no currency.
     currency_default: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z")] = "CNY"
-    import_bytes_max: Positive = 67_108_864  # of a file of products: some 60,000 of them
+    import_bytes_max: Positive = 67_108_864  # of a file of products over HTTP: some 35,000 of them
 
     # Cart and checkout.
     checkout_seconds: Positive = 900  # to pay for ordinary stock in; a sale says it itself

@@ -1,5 +1,6 @@
 """The catalogue over HTTP: what buyers see of products and categories, and what operators do to them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -161,6 +162,24 @@ async def test_whoever_changes_a_product_says_which_version_he_has_seen(served: 
     audit = (await operate(served, "GET", "/audit")).json["entries"]
     actions = [entry["action"] for entry in audit if entry["detail"].get("product_id")]
     assert actions == ["change_product", "create_product"]
+
+
+async def test_of_two_operators_who_change_the_same_version_one_is_told(served: Served) -> None:
+    created = await asyncio.gather(
+        *(operate(served, "PUT", "/products/camera-phone", PHONE) for _ in range(4))
+    )
+    # The others came while it was made, or did not say that they had read it.
+    statuses = [reply.status for reply in created]
+    assert statuses.count(201) == 1
+    assert set(statuses) <= {201, 409, 428}
+    changes = [{**PHONE, "brand": f"Brand {n}", "revision": 1} for n in range(4)]
+    replies = await asyncio.gather(
+        *(operate(served, "PUT", "/products/camera-phone", change) for change in changes)
+    )
+    assert sorted(reply.status for reply in replies) == [200, 412, 412, 412]
+    brand = next(reply.json["brand"] for reply in replies if reply.status == 200)
+    shown = (await operate(served, "GET", "/products/camera-phone")).json
+    assert (shown["brand"], shown["revision"]) == (brand, 2)
 
 
 async def test_a_patch_changes_what_it_names_and_nothing_else(served: Served) -> None:
