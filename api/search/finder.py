@@ -13,6 +13,7 @@ from typing import Any, Final
 import asyncpg
 
 from api.search.correction import correct
+from api.search.filters import BRAND, CATEGORY, PRICE
 from api.search.query import read_wish
 from api.search.statement import MATCHES_MAX, Search, statement
 from engine.errors import DoorbusterError
@@ -53,6 +54,7 @@ class Found:
     total: int = 0
     corrected: str | None = None
     facets: dict[str, list[Any]] = field(default_factory=dict)
+    facets_are_least: bool = False
     category_names: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
@@ -110,7 +112,8 @@ async def _find(connection: Connection, search: Search) -> Found:
             row = await _look(connection, replace(search, wish=read_wish(corrected)))
     limit = search.query.limit
     ids, keys = row["products"][:limit], row["keys"][:limit]
-    facets = {name: row[name] for name in ("category", "brand", "price") if name in row.keys()}  # noqa: SIM118
+    names = (CATEGORY, BRAND, PRICE) if search.query.facets else ()
+    facets = {name: row[name] for name in names}
     return Found(
         search=search,
         last_id=ids[-1] if ids else "",
@@ -120,6 +123,7 @@ async def _find(connection: Connection, search: Search) -> Found:
         total=row["total"],
         corrected=corrected if row["total"] else None,
         facets=facets,
+        facets_are_least=any(row[f"of_{name}"] > MATCHES_MAX for name in names),
         category_names=await _names(connection, facets),
     )
 

@@ -80,7 +80,7 @@ def _facets(search: Search, found: Found, language: str) -> Facets:
         ],
         brands=[BrandCount(brand, count) for brand, count in counted.get("brand", ())],
         prices=list(_prices(search, counted.get("price", []))),
-        are_least=found.total_is_least,
+        are_least=found.facets_are_least,
     )
 
 

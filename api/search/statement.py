@@ -43,7 +43,8 @@ _ANSWER: Final = """(SELECT count(*) FROM found) AS total,
 _FACET: Final = """(SELECT coalesce(jsonb_agg(jsonb_build_array(value, number)), '[]')
     FROM (SELECT {value} AS value, count(*) AS number FROM {source}
           GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {most}) AS counted
-    WHERE value IS NOT NULL) AS {facet}"""
+    WHERE value IS NOT NULL) AS {facet},
+    (SELECT count(*) FROM {source}) AS of_{facet}"""
 
 
 @dataclass(frozen=True)

@@ -308,6 +308,9 @@ async def test_more_matches_than_are_looked_at_are_said_to_be_at_least_so_many(
         assert (body["total"], body["total_is_least"]) == (MATCHES_MAX, True)
         assert body["facets"]["are_least"] is True
         assert len(body["products"]) == 5
+    # A filter that leaves few does not make the counts without it exact.
+    few = await search(served, "kettle", brand="Nobody", facets="true")
+    assert (few["total"], few["facets"]["are_least"]) == (0, True)
     # However many mention a word, the thing itself comes first.
     assert ids(await search(served, "kettle", limit=1)) == ["kettle-1"]
 
