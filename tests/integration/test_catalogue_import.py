@@ -19,7 +19,7 @@ from api.connection import ConnectionGuard
 from api.demo.catalogue import products
 from api.demo.shop import _put_categories
 from api.tokens import Role
-from engine.errors import Conflict, DoorbusterError, Invalid
+from engine.errors import Conflict, DoorbusterError, Invalid, StoreUnavailable
 from engine.servers import EmbeddedValkey
 from engine.store.database import Pool
 from tests.support.front import Reply, Served, serve
@@ -151,6 +151,25 @@ async def test_whoever_leaves_an_export_leaves_no_connection_behind(served: Serv
     assert (await download(served, "csv")).status == 200
     head = await served.call("HEAD", "/v1/admin/products/export", user="op-1", role=Role.OPERATOR)
     assert (head.status, head.body) == (200, b"")
+
+
+async def test_an_export_that_breaks_is_cut_off_so_that_nobody_takes_a_part_for_the_whole(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaking(_url: str, _form: Form) -> AsyncIterator[bytes]:
+        yield b"the first half"
+        raise StoreUnavailable("Postgres went away.")
+
+    monkeypatch.setattr("api.catalogue.bulk.export_products", breaking)
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await download(served, "csv")
+
+    async def away(_url: str, _form: Form) -> AsyncIterator[bytes]:
+        raise StoreUnavailable("Postgres is away.")
+        yield b""
+
+    monkeypatch.setattr("api.catalogue.bulk.export_products", away)
+    assert (await download(served, "csv")).code == "unavailable"
 
 
 async def test_every_bad_row_is_reported_by_line_and_column_and_nothing_is_stored(
