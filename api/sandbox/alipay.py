@@ -157,8 +157,12 @@ class AlipayGateway(Simulator):
             self.refund(trade)
         except Gone:
             raise Gone("ACQ.TRADE_STATUS_ERROR") from None
-        told = {"out_trade_no": trade.number, "trade_no": trade.ref}
-        return told | {"fund_change": "Y" if new else "N", "refund_fee": content["refund_amount"]}
+        return {
+            "out_trade_no": trade.number,
+            "trade_no": trade.ref,
+            "fund_change": "Y" if new else "N",
+            "refund_fee": content["refund_amount"],
+        }
 
     def _bill_url(self, content: Content) -> dict[str, object]:
         return {"bill_download_url": f"{self.root}/bills/{content['bill_date']}.zip"}
