@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from api.sandbox.gateway_keys import GatewayKeys, new_key, read_key
+from api.sandbox.gateway_keys import GatewayKeys, forgers_key, read_key
 from api.sandbox.mischief import Mischief
 from api.sandbox.notices import Notices, Signed
 from api.sandbox.simulator import Gone, Simulator
@@ -53,7 +53,6 @@ class AlipayGateway(Simulator):
         self._keys = keys
         self._key = read_key(keys.alipay_gateway_key)
         self._app_key = read_key(keys.alipay_private_key).public_key()
-        self._forger = new_key()
         self._methods: dict[str, Callable[[Content], dict[str, object]]] = {
             "alipay.trade.query": self._query,
             "alipay.trade.close": self._close,
@@ -126,7 +125,7 @@ class AlipayGateway(Simulator):
         if response.content_type != "application/json" or not isinstance(response.body, bytes):
             return response
         node, text = response.headers["X-Node"], response.body.decode()
-        signature = sign_text(self._key if genuine else self._forger, text.encode())
+        signature = sign_text(self._key if genuine else forgers_key(), text.encode())
         body = f'{{"{node}":{text},"sign":"{signature}"}}'
         return web.Response(text=body, content_type="application/json")
 
@@ -212,7 +211,7 @@ class AlipayGateway(Simulator):
             }
         if trade.currency != "CNY":
             params["trans_currency"] = trade.currency
-        key = self._forger if mischief is Mischief.FORGE else self._key
+        key = forgers_key() if mischief is Mischief.FORGE else self._key
         params |= {"sign": sign_text(key, text_of(params, *UNSIGNED)), "sign_type": "RSA2"}
         if mischief is Mischief.TAMPER:
             params["total_amount"] = "0.01"

@@ -6,6 +6,7 @@ Both sides of every conversation are here, since both are ours. For no real mone
 import os
 import secrets
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -129,6 +130,12 @@ def make_certificate(key: rsa.RSAPrivateKey, now: datetime) -> x509.Certificate:
         .not_valid_after(now.astimezone(UTC) + timedelta(days=CERTIFICATE_DAYS))
         .sign(key, SHA256())
     )
+
+
+@cache
+def forgers_key() -> rsa.RSAPrivateKey:
+    """Nobody's who should be believed. One for a process: keys take their time."""
+    return new_key()
 
 
 def new_key() -> rsa.RSAPrivateKey:

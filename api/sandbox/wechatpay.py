@@ -17,7 +17,13 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from api.sandbox.gateway_keys import GatewayKeys, make_certificate, new_key, read_key
+from api.sandbox.gateway_keys import (
+    GatewayKeys,
+    forgers_key,
+    make_certificate,
+    new_key,
+    read_key,
+)
 from api.sandbox.mischief import Mischief
 from api.sandbox.notices import Notices, Signed
 from api.sandbox.simulator import Gone, Simulator
@@ -67,7 +73,6 @@ class WeChatPayGateway(Simulator):
         self._keys = keys
         self._secret = keys.wechatpay_api_v3_secret.encode()
         self._merchant_key = read_key(keys.wechatpay_private_key).public_key()
-        self._forger = new_key()
         self._platform: dict[str, tuple[RSAPrivateKey, bytes]] = {}
         self._serial = self._add_certificate(read_key(keys.wechatpay_gateway_key))
         self.fetched = 0  # How often the certificates were asked for.
@@ -202,7 +207,7 @@ class WeChatPayGateway(Simulator):
 
     def _signature(self, body: bytes, at_ms: int, *, genuine: bool) -> dict[str, str]:
         timestamp, nonce = str(at_ms // 1000), self.ids.new("n")
-        key = self._platform[self._serial][0] if genuine else self._forger
+        key = self._platform[self._serial][0] if genuine else forgers_key()
         return {
             TIMESTAMP: timestamp,
             NONCE: nonce,
