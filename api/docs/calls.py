@@ -74,6 +74,7 @@ class Call(NamedTuple):
     refusals: list[Refused]
     curl: str
     sample: str
+    sample_lines: int
     words: str
 
 
@@ -89,6 +90,7 @@ class CallWriter:
     def call(self, method: str, path: str, operation: Mapping[str, Any]) -> Call:
         media, body = self._body(operation)
         access = Access(operation["x-access"])
+        sample = self._sample(operation)
         return Call(
             anchor=operation["operationId"],
             method=method.upper(),
@@ -106,7 +108,8 @@ class CallWriter:
             replies=self._replies(operation),
             refusals=self._refusals(operation),
             curl=self.curl(method, path, operation),
-            sample=self._sample(operation),
+            sample=sample,
+            sample_lines=sample.count("\n") + 1,
             words=f"{method} {path} {operation['summary']} {operation['tags'][0]}".lower(),
         )
 

@@ -55,6 +55,9 @@ _BY_NAME: Final[dict[str, Any]] = {
     "next": "WzEyM10=",
     "rate": "7.12",
     "day": "2026-11-11",
+    "goods": "Phone, black",
+    "image": "https://images.example/phone.jpg",
+    "revision": "1",
     "base": "USD",
     "quote": "CNY",
     "type": "order.paid",
@@ -68,6 +71,8 @@ _WHOLE: Final[dict[str, Any]] = {
         "basis_points": 1000,
     },
 }
+_GOODS: Final = {"sku", "product_id", "skus", "image", "images"}
+_OF_GOODS: Final = {"name": "goods"}  # Whose name is another's than a buyer's.
 _BY_FORMAT: Final = {
     "date-time": "2026-11-11T00:00:00Z",
     "date": "2026-11-11",
@@ -133,7 +138,12 @@ class Samples:
         if not fields and isinstance(values := schema.get("additionalProperties"), dict):
             return self._mapping(schema, values, depth)
         shown = set(fields) if self._whole else required or set(list(fields)[:1])
-        return {name: self.of(fields[name], name, depth + 1) for name in fields if name in shown}
+        known = _OF_GOODS if _GOODS & fields.keys() else {}
+        return {
+            name: self.of(fields[name], known.get(name, name), depth + 1)
+            for name in fields
+            if name in shown
+        }
 
     def _mapping(
         self, schema: Mapping[str, Any], values: Mapping[str, Any], depth: int
