@@ -11,6 +11,7 @@ from api.answers import Answer, personal, time_text
 from api.front import Front, ids_in
 from api.paging import CURSOR_LENGTH_MAX, PAGE_DEFAULT, PAGE_MAX, cursor, cursor_text
 from api.problems import FieldError, Refusal, invalid
+from api.problems import Code
 from api.queries import read_query
 from api.routing import Route
 from api.spec import Access, Spec
@@ -133,6 +134,7 @@ _LIST: Final = Spec(
     description="Newest first. Refund one with POST /v1/admin/payments/{payment}/refunds.",
     query=PaymentsQuery,
     answers={200: PaymentsPage},
+    codes=(Code.NOT_FOUND,),  # `order` is no order's id.
 )
 
 ROUTES: Final = (
