@@ -15,7 +15,7 @@ import asyncpg
 from api.search.correction import correct
 from api.search.filters import BRAND, CATEGORY, PRICE
 from api.search.query import read_wish
-from api.search.statement import MATCHES_MAX, Search, statement
+from api.search.statement import Search, statement
 from engine.errors import DoorbusterError
 from engine.store.database import Connection, Pool, postgres_errors
 
@@ -59,7 +59,7 @@ class Found:
 
     @property
     def total_is_least(self) -> bool:
-        return self.total > MATCHES_MAX
+        return self.total > self.search.most
 
 
 class Finder:
@@ -123,7 +123,7 @@ async def _find(connection: Connection, search: Search) -> Found:
         total=row["total"],
         corrected=corrected if row["total"] else None,
         facets=facets,
-        facets_are_least=any(row[f"of_{name}"] > MATCHES_MAX for name in names),
+        facets_are_least=any(row[f"of_{name}"] > search.most for name in names),
         category_names=await _names(connection, facets),
     )
 

@@ -17,7 +17,7 @@ from api.search.bodies import (
 )
 from api.search.filters import ORDERS, Key, Price, key_value
 from api.search.finder import Found
-from api.search.statement import MATCHES_MAX, Search
+from api.search.statement import Search
 from engine.model import Money
 
 # Whole units of the currency: a few hundred to the thousand serve CNY and JPY alike.
@@ -33,7 +33,7 @@ def products_body(found: Found, language: str) -> FoundProducts:
     search = found.search
     return FoundProducts(
         products=[_product(row, search.price, language) for row in found.rows],
-        total=min(found.total, MATCHES_MAX),
+        total=min(found.total, search.most),
         total_is_least=found.total_is_least,
         next=_next(search, found) if found.has_more else None,
         corrected=found.corrected,

@@ -26,8 +26,11 @@ from api.search.filters import (
 )
 from api.search.query import Wish
 
-# Ranked, sorted by and counted; beyond it a total is a least one. Each costs some 2 µs.
-MATCHES_MAX: Final = 3_000
+# Matches that are ranked and counted; beyond it a total is a least one. Each costs some 2 µs.
+MATCHES_MAX: Final = 2_000
+# Of a listing, where nothing is ranked; so many are sorted rather than looked for along an index,
+# which may hold them far apart: the cheapest of all things are of few kinds.
+LISTED_MAX: Final = 6_000
 FACET_VALUES_MAX: Final = 30
 
 _JOIN: Final = ",\n"
@@ -58,6 +61,11 @@ class Search:
     now: datetime
     after: Key | None = None
     depth: int = 0
+
+    @property
+    def most(self) -> int:
+        """How many matches are looked at."""
+        return MATCHES_MAX if self.wish.is_ranking else LISTED_MAX
 
     @property
     def sort(self) -> str:
@@ -108,7 +116,11 @@ class _Writer:
 
     def _matches(self, name: str, key: str, without: str = "") -> str:
         """The matches that are looked at: of many, the things themselves before what mentions them."""
-        look, condition, most = self._look(key), where(self._conditions, without), MATCHES_MAX + 1
+        look, condition, most = (
+            self._look(key),
+            where(self._conditions, without),
+            self._search.most + 1,
+        )
         if not self._search.wish.is_ranking:
             return f"{name} AS MATERIALIZED ({look} WHERE {condition} LIMIT {most})"
         head = self._heads
@@ -137,7 +149,7 @@ class _Writer:
             page = _PAGE_OF_FOUND.format(condition=after, way=way, limit=limit)
             return f"page AS {page}"
         after_all = beyond(self._order, self._key, self._search.after, self._parameters)
-        few = _FEW.format(most=MATCHES_MAX)
+        few = _FEW.format(most=self._search.most)
         short = _PAGE_OF_FOUND.format(condition=f"{few} AND {after}", way=way, limit=limit)
         by_row = row_conditions(self._search.query, self._parameters)
         condition = f"NOT {few} AND {where(self._conditions, by_row=by_row)} AND {after_all}"

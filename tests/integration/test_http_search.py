@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from api.search.freshness import Freshness
 from api.search.index import reindex
-from api.search.statement import MATCHES_MAX
+from api.search.statement import LISTED_MAX, MATCHES_MAX
 from engine.servers import EmbeddedValkey
 from tests.support.front import Reply, Served, serve
 from tests.support.goods import GOODS, change, put_up, put_up_goods
@@ -295,17 +295,17 @@ async def test_more_matches_than_are_looked_at_are_said_to_be_at_least_so_many(
     await served.engine.pool.execute(
         "INSERT INTO products (product_id, category_id, brand, name, description)"
         " SELECT 'many-' || n, 'kettles', 'Hearth', '{}', '{}' FROM generate_series(1, $1) AS n",
-        MATCHES_MAX,
+        LISTED_MAX,
     )  # fmt: skip
     await served.engine.pool.execute(
         "INSERT INTO product_search (product_id, path, brand, prices, in_stock, created_at, title, words)"
         " SELECT 'many-' || n, '{home,kettles}', 'Hearth', '{}', true, now(), 'kettl', '''kettl'' ''in=home'''"
         " FROM generate_series(1, $1) AS n",
-        MATCHES_MAX,
+        LISTED_MAX,
     )  # fmt: skip
-    for q in ("kettle", None):
+    for q, most in (("kettle", MATCHES_MAX), (None, LISTED_MAX)):
         body = await search(served, q, facets="true", limit=5)
-        assert (body["total"], body["total_is_least"]) == (MATCHES_MAX, True)
+        assert (body["total"], body["total_is_least"]) == (most, True)
         assert body["facets"]["are_least"] is True
         assert len(body["products"]) == 5
     # A filter that leaves few does not make the counts without it exact.
@@ -313,6 +313,16 @@ async def test_more_matches_than_are_looked_at_are_said_to_be_at_least_so_many(
     assert (few["total"], few["facets"]["are_least"]) == (0, True)
     # However many mention a word, the thing itself comes first.
     assert ids(await search(served, "kettle", limit=1)) == ["kettle-1"]
+
+
+async def test_a_search_that_takes_too_long_is_stopped_and_says_so(served: Served) -> None:
+    pool = served.engine.pool
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE product_search")
+        reply = await served.get("/v1/products?q=phone")
+        assert (reply.status, reply.code) == (503, "overloaded")
+        assert "narrower" in reply.json["detail"]
+    assert (await search(served, "phone"))["total"] == 5
 
 
 async def test_suggestions_begin_as_typed_in_either_language(served: Served) -> None:
