@@ -10,8 +10,7 @@ from aiohttp import web
 from api.answers import Answer, personal, time_text
 from api.front import Front, ids_in
 from api.paging import CURSOR_LENGTH_MAX, PAGE_DEFAULT, PAGE_MAX, cursor, cursor_text
-from api.problems import FieldError, Refusal, invalid
-from api.problems import Code
+from api.problems import Code, FieldError, Refusal, invalid
 from api.queries import read_query
 from api.routing import Route
 from api.spec import Access, Spec

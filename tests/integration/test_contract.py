@@ -70,6 +70,7 @@ AT_ONCE_MAX = 16
 async def served(redis: Redis, valkey, postgres_url: str) -> AsyncIterator[Served]:
     # Whoever is refused is answered at once here: nothing but refusals are asked for.
     async with serve(valkey.url, postgres_url, shed_hold_seconds=0.0) as front:
+        assert (await front.get("/readyz")).status == 200
         yield front
 
 

@@ -34,6 +34,7 @@ NOBODYS: Final = {
     "subscription",
     "delivery",
     "shipment",
+    "reconciliation",
     "user",
 }
 # What is meant to be done with what others wrote.
