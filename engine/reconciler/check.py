@@ -57,7 +57,8 @@ async def check(
     UnknownSale, RedisUnavailable or StoreUnavailable.
     """
     if sale_ids is None:
-        sale_ids = [*(sale.sale_id for sale in await engine.sales.standings()), SHOP]
+        sale_ids = [SHOP, *(sale.sale_id for sale in await engine.sales.standings())]
+    sales = [sale_id for sale_id in sale_ids if sale_id != SHOP]
     assert engine.settings.postgres_url is not None
     connection = await connect(engine.settings.postgres_url)
     try:
@@ -65,16 +66,15 @@ async def check(
             await make_room(connection)
             patience = Patience(engine.clock, settle_seconds)
             checking = _Check(engine, connection, patience, progress)
-            for number, sale_id in enumerate(sale_ids):
-                progress("sales", number, len(sale_ids))
-                if sale_id == SHOP:
-                    await checking.shop()
-                else:
-                    await checking.sale(await engine.sales.get(sale_id))
+            if SHOP in sale_ids:
+                await checking.shop()
+            for number, sale_id in enumerate(sales):
+                progress("sales", number, len(sales))
+                await checking.sale(await engine.sales.get(sale_id))
             await checking.whole(sale_ids)
     finally:
         await connection.close()
-    progress("sales", len(sale_ids), len(sale_ids))
+    progress("sales", len(sales), len(sales))
     return checking.evidence.findings()
 
 

@@ -156,6 +156,22 @@ async def test_that_a_sku_is_sold_out_or_back_is_told_once(pool: Pool, shelf: Sh
     assert (await told(pool))[3:] == [("stock.restocked", "mug")]
 
 
+async def test_the_check_names_what_is_wrong_with_the_shop(pool: Pool, shelf: Shelf) -> None:
+    await place(pool, shelf, wish(1))
+    checkout = """
+        INSERT INTO checkouts (sale_id, reservation_id, user_id, idempotency_key, request_hash,
+                               amount_minor, currency, quote, language, state, created_at)
+        VALUES ('shop', $1, 'u1', $1, '', 1, 'CNY', '{}', 'en', $2, now() - interval '1 h')
+        """
+    for number, state in ((1, "placed"), (2, "placed"), (3, "started"), (4, "dropped")):
+        await pool.execute(checkout, f"{number:020}", state)
+    await pool.execute("UPDATE orders SET status = 'paid'")  # At other terms than its checkout's.
+    await pool.execute("UPDATE sale_items SET ordered = 2, sold = 1 WHERE sku = 'mug'")
+    async with pool.acquire() as connection:
+        evidence = await check_shop(connection)
+    assert dict(evidence.problem_counts) == {1: 1, 3: 2, 6: 1, 11: 2}, dict(evidence.problems)
+
+
 @pytest.fixture
 async def shop(
     pool: Pool, redis: Redis, valkey: EmbeddedValkey, postgres_url: str
