@@ -2,7 +2,7 @@
 WITH retired AS (
     UPDATE skus SET active = false FROM staged_products
     WHERE skus.product_id = staged_products.product_id AND skus.active
-      AND skus.sku NOT IN (SELECT sku FROM staged_skus)
+      AND NOT EXISTS (SELECT FROM staged_skus WHERE staged_skus.sku = skus.sku)
     RETURNING skus.product_id, skus.sku
 )
 INSERT INTO staged_changes (product_id, sku, created) SELECT product_id, sku, false FROM retired
