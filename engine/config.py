@@ -84,7 +84,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Users.
     access_token_seconds: Annotated[int, msgspec.Meta(ge=60)] = 3600  # then it is refreshed
     refresh_token_seconds: Annotated[int, msgspec.Meta(ge=60)] = 30 * 86_400  # since it was used
-    storefront_url: str | None = None  # whose pages the mails link to; None: `public_url`
+    storefront_url: str | None = None  # whose pages /verify and /reset the mails link to
     oidc_issuer: str | None = None  # OpenID Connect; None: no login with another provider
     oidc_client_id: str | None = None
     oidc_client_secret: str | None = None

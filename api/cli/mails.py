@@ -17,7 +17,7 @@ COUNT_MAX: Final = 1000
 HELP: Final = """
 Show the newest mails, with their text as long as it is kept.
 
-* `doorbuster mails` in the demo, where no mail server takes them: links to click are here
+* `doorbuster mails` in the demo, where no mail server takes them: their codes are here
 * `doorbuster mails --failed` for those that were given up, and why
 * `doorbuster mails --retry` sends those once more
 

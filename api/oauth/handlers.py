@@ -27,7 +27,6 @@ from api.spec import Access, Param, Spec
 from api.users.bodies import SessionBody
 from api.users.browser import SET_COOKIE, cookie, written
 from api.users.granting import cookies_of, granted
-from api.users.links import links_url
 from api.users.sessions import Sessions
 from engine.config import Settings
 
@@ -156,7 +155,7 @@ def _waiting(front: Front, request: web.Request) -> Iterator[None]:
 
 def _redirect_uri(settings: Settings) -> str:
     """By the settings, never by the Host header: anyone may write that."""
-    base = settings.public_url or links_url(settings)
+    base = settings.public_url or f"http://{settings.host}:{settings.port}"
     return f"{base.rstrip('/')}/v1/oauth/{settings.oidc_name}/callback"
 
 

@@ -44,7 +44,7 @@ class Begun(msgspec.Struct, frozen=True):
 class Logins:
     """The tables oauth_logins and identities."""
 
-    def __init__(self, pool: Pool, clock: Clock, ids: Ids, links_url: str) -> None:
+    def __init__(self, pool: Pool, clock: Clock, ids: Ids, links_url: str | None) -> None:
         self._pool = pool
         self._clock = clock
         self._ids = ids

@@ -40,7 +40,7 @@ class Ended(NamedTuple):
 class Accounts:
     """Changes of accounts. Each raises StoreUnavailable."""
 
-    def __init__(self, pool: Pool, clock: Clock, ids: Ids, links_url: str) -> None:
+    def __init__(self, pool: Pool, clock: Clock, ids: Ids, links_url: str | None) -> None:
         self._pool = pool
         self._clock = clock
         self._ids = ids

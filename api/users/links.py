@@ -49,14 +49,16 @@ class Link(msgspec.Struct, frozen=True):
     email: str
 
 
-def links_url(settings: Settings) -> str:
-    """The storefront whose pages take the tokens, without a slash at its end."""
-    url = settings.storefront_url or settings.public_url
-    return (url or f"http://{settings.host}:{settings.port}").rstrip("/")
+def links_url(settings: Settings) -> str | None:
+    """The storefront whose pages take the tokens, without a slash at its end.
+
+    None: there is none yet. Mails then tell the token alone, for who calls the API by hand.
+    """
+    return settings.storefront_url and settings.storefront_url.rstrip("/")
 
 
 async def mail_link(
-    connection: Connection, user: User, purpose: Purpose, url: str, now: datetime
+    connection: Connection, user: User, purpose: Purpose, url: str | None, now: datetime
 ) -> None:
     """Makes a link and puts its mail up, in the caller's transaction."""
     assert user.email is not None
@@ -71,7 +73,7 @@ async def mail_link(
         user.email,
         now + LIFETIME[purpose],
     )
-    link = f"{url}{_PAGE[purpose]}?{urlencode({'token': token})}"
+    link = f"{url}{_PAGE[purpose]}?{urlencode({'token': token})}" if url else ""
     values = {"name": user.name, "token": token, "link": link}
     await put_mail(
         connection, kind=purpose.value, to=user.email, language=user.language, values=values
@@ -129,7 +131,7 @@ async def request_link(pool: Pool, purpose: Purpose, email: str) -> None:
 class LinkSender:
     """Makes the links that were asked for, out of sight of those who ask."""
 
-    def __init__(self, pool: Pool, clock: Clock, url: str) -> None:
+    def __init__(self, pool: Pool, clock: Clock, url: str | None) -> None:
         self._pool = pool
         self._clock = clock
         self._url = url

@@ -41,6 +41,15 @@ def test_what_a_kind_must_bring_is_all_that_its_mail_needs(kind: str, language: 
                 write(mail(kind, language, left))
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("kind", ["verify", "reset"])
+def test_without_a_storefront_a_mail_tells_the_code_alone(kind: str, language: str) -> None:
+    text = write(mail(kind, language, VALUES | {"link": ""})).text
+    assert "t0ken" in text
+    assert "http" not in text
+    assert "\n\n\n" not in text
+
+
 def test_there_is_no_template_that_no_mail_uses() -> None:
     names = {entry.name for entry in files("api.mail").joinpath("templates").iterdir()}
     assert names == {f"{kind}.{language}.txt" for kind in NEEDED for language in LANGUAGES}
