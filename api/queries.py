@@ -1,7 +1,7 @@
 """Reads query strings: typed, bounded, every complaint with the name of its parameter."""
 
 import re
-from functools import lru_cache
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -24,7 +24,8 @@ def read_query(request: web.BaseRequest, kind: type[Query]) -> Query:
     Raises Refusal for what is unknown, repeated where one is meant, or out of bounds. Give the
     Struct `forbid_unknown_fields=True`, and its fields bounds.
     """
-    fields = _fields(kind)
+    known: Any = kind
+    fields = _fields(known)
     values: dict[str, object] = {}
     for name in request.query:
         texts = request.query.getall(name)
@@ -41,8 +42,8 @@ def read_query(request: web.BaseRequest, kind: type[Query]) -> Query:
         raise Refusal.of(invalid([field_error(str(error))])) from None
 
 
-@lru_cache(maxsize=256)
-def _fields(kind: type) -> dict[str, msgspec.inspect.Type]:
+@cache  # As many as there are routes with a query.
+def _fields(kind: Any) -> dict[str, msgspec.inspect.Type]:
     """By name; of an optional one, what it is when it is there."""
     return {
         field.encode_name: _present(msgspec.inspect.type_info(field.type))
@@ -60,7 +61,7 @@ def _present(info: msgspec.inspect.Type) -> msgspec.inspect.Type:
 def _value(text: str, info: msgspec.inspect.Type | None) -> Any:
     """The text as its field's type writes it. What does not look like it stays text: a complaint."""
     if isinstance(info, _LISTS):
-        info = info.item_type  # type: ignore[union-attr]
+        info = info.item_type
     if isinstance(info, msgspec.inspect.BoolType):
         return _WORDS.get(text, text)
     if isinstance(info, msgspec.inspect.IntType) and _WHOLE.fullmatch(text):
