@@ -63,7 +63,7 @@ async def seed_catalogue(
         async with pool.acquire() as connection, connection.transaction():
             if await _is_seeded(connection):
                 return None
-            await _put_categories(connection)
+            await put_categories(connection)
             stored = await store_products(connection, products(count, DEMO_SEED))
             await _put_up(connection, shelf, count)
             await put_rates(connection, _rates(), actor)
@@ -82,7 +82,7 @@ async def _is_seeded(connection: Connection) -> bool:
     return found
 
 
-async def _put_categories(connection: Connection) -> None:
+async def put_categories(connection: Connection) -> None:
     tree = list(categories())
     await connection.execute(
         """

@@ -17,7 +17,7 @@ from api.catalogue.store import Catalogue
 from api.cli.catalogue import hand_out, take_in
 from api.connection import ConnectionGuard
 from api.demo.catalogue import products
-from api.demo.shop import _put_categories
+from api.demo.shop import put_categories
 from api.tokens import Role
 from engine.errors import Conflict, DoorbusterError, Invalid, StoreUnavailable
 from engine.servers import EmbeddedValkey
@@ -49,7 +49,7 @@ def csv(*rows: str) -> str:
 async def shop(pool: Pool) -> Pool:
     """A catalogue that has categories and no products."""
     async with pool.acquire() as connection:
-        await _put_categories(connection)
+        await put_categories(connection)
     return pool
 
 
@@ -57,7 +57,7 @@ async def shop(pool: Pool) -> Pool:
 async def served(redis: Redis, valkey: EmbeddedValkey, postgres_url: str) -> AsyncIterator[Served]:
     async with serve(valkey.url, postgres_url, import_bytes_max=300_000) as served:
         async with served.engine.pool.acquire() as connection:
-            await _put_categories(connection)
+            await put_categories(connection)
         yield served
 
 

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from api.catalogue.offers import offers
 from api.catalogue.staging import store_products
 from api.demo.catalogue import products
-from api.demo.shop import _put_categories
+from api.demo.shop import put_categories
 from api.rates.store import Rate, Rates
 from api.tokens import Role
 from engine.servers import EmbeddedValkey
@@ -76,7 +76,7 @@ async def test_an_unfit_rate_is_refused_and_a_change_is_in_the_audit_log(served:
 
 async def test_an_offer_is_priced_by_its_list_or_by_the_rate_of_the_day(pool: Pool) -> None:
     async with pool.acquire() as connection, connection.transaction():
-        await _put_categories(connection)
+        await put_categories(connection)
         await store_products(connection, products(7, 1))
     days = [date(2026, 1, 1), date(2026, 3, 1)]
     rates = [
