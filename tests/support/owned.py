@@ -13,6 +13,7 @@ SECRETS: Final = (
     "+86 139 9999 0000",
     "龙猫街 7",
     "a quiet text",
+    "QUIET-COUPON",
 )
 CATALOGUE: Final = """
     INSERT INTO categories (category_id, path, name) VALUES ('phones', '{phones}', '{}');
@@ -40,6 +41,7 @@ async def own_one_of_each(served: Served, user: str) -> dict[str, str]:
         served, user, f"/v1/orders/{order}/payments", {"provider": "sandbox"}, "payment_id"
     )
     await deliver(served, delivered)
+    await fill(served, user)
     address = {
         "name": "Zebulon Quist",
         "phone": "+86 139 9999 0000",
@@ -64,6 +66,20 @@ async def own_one_of_each(served: Served, user: str) -> dict[str, str]:
         "review": await reviewed(served, user),
         "session": await session_of(served),
     }
+
+
+async def fill(served: Served, user: str) -> None:
+    """The wallet and the cart, which have no ids."""
+    terms = {"kind": "percent", "name": {"en": "Quiet"}, "currencies": {"CNY": {}}}
+    offer = {"terms": {**terms, "basis_points": 1000}, "by_code": True, "public": False}
+    made = await served.operate("/promotions", offer)
+    assert made.status == 201, made.body
+    path = f"/promotions/{made.json['promotion_id']}/codes"
+    assert (await served.operate(path, {"code": "QUIET-COUPON"})).status < 300
+    claim = await served.post("/v1/coupons", user=user, body={"code": "QUIET-COUPON"})
+    assert claim.status < 300, claim.body
+    line = {"sale_id": "demo", "sku": "phone-black"}
+    assert (await served.post("/v1/cart/lines", user=user, body=line)).status < 300
 
 
 async def ordered(served: Served, user: str, key: str) -> str:
