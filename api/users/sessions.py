@@ -160,6 +160,8 @@ class Sessions:
                 row["user_id"],
             )
         )
+        if not user.may_log_in:
+            return None
         if hmac.compare_digest(shown, row["refresh_hash"]):
             expires_at = now + self._lifetime
             await connection.execute(
