@@ -114,7 +114,10 @@ def config(served: Served, who: Who, parts: Mapping[str, str]) -> SchemathesisCo
             "seed": SEED,
             "base-url": served.url,
             "headers": {} if token is None else {"Authorization": f"Bearer {token}"},
-            "parameters": {f"path.{name}": text for name, text in parts.items()},
+            # Sequences of calls find ids by themselves.
+            "parameters": {}
+            if "stateful" in PHASES
+            else {f"path.{name}": text for name, text in parts.items()},
             "continue-on-failure": True,
             "generation": {
                 "max-examples": EXAMPLES_MAX,
