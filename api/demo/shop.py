@@ -7,7 +7,9 @@ from typing import Final
 
 from api.catalogue.staging import Stored, store_products
 from api.demo.catalogue import DEMO_PRODUCTS, DEMO_SEED, RATES, categories, products, units_of
+from api.demo.offers import COUPON, seed_coupon
 from api.demo.words import shown_products
+from api.moments import now_of
 from api.rates.store import Rate, put_rates
 from api.shipping.seed import seed_shipping
 from engine.core import Engine
@@ -37,10 +39,13 @@ async def seed(engine: Engine, actor: str) -> list[str]:
     if stored is not None:
         made.append(f"{stored.products_created:,} products")
     with postgres_errors():
-        async with engine.pool.acquire() as connection:
+        async with engine.pool.acquire() as connection, connection.transaction():
             methods = await seed_shipping(connection)
+            coupon = await seed_coupon(connection, engine.ids, now_of(engine.clock), actor)
     if methods:
         made.append(f"{methods} shipping methods")
+    if coupon:
+        made.append(f"coupon {COUPON}")
     return made
 
 

@@ -16,6 +16,7 @@ def greeting(url: str, data_dir: Path, program: str) -> str:
     return f"""\
 ready {url}
 
+  calls    {url}/docs   {url}/openapi.json
   health   {url}/healthz   {url}/readyz   {url}/metrics
   logs     {data_dir}/logs
   mails    {program} mails
