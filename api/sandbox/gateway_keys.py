@@ -142,8 +142,9 @@ def new_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
 
 
+@cache
 def read_key(pem: str) -> rsa.RSAPrivateKey:
-    """A private key of ours."""
+    """A private key of ours. Kept: reading one proves that its numbers fit, which takes its time."""
     key = serialization.load_pem_private_key(pem.encode(), None)
     assert isinstance(key, rsa.RSAPrivateKey)
     return key
