@@ -3,7 +3,8 @@
 What the compiled gate answers does not come by here: it is written beforehand, in English.
 """
 
-from functools import lru_cache
+import re
+from functools import cache, lru_cache
 from typing import Final
 
 import msgspec
@@ -53,10 +54,16 @@ def sentence(text: str) -> str:
     known = SENTENCES.get(text)
     if known is not None:
         return known
-    for form, words in FORMS:
+    for form, words in _forms():
         if found := form.fullmatch(text):
             return words.format_map(_in_words(found.groupdict()))
     return text
+
+
+@cache
+def _forms() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Compiled when they are first needed: fronts start without."""
+    return tuple((re.compile(form), words) for form, words in FORMS)
 
 
 def _detail(problem: Problem, title: str) -> str:

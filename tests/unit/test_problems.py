@@ -1,6 +1,7 @@
 """Problems keep their promises: a meaning per code, a code per outcome, Retry-After where due."""
 
 import json
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -180,7 +181,7 @@ def test_of_many_complaints_the_first_are_in_the_detail() -> None:
 
 def test_every_form_can_be_filled_in() -> None:
     for form, words in FORMS:
-        names = dict.fromkeys(form.groupindex, "x")
+        names = dict.fromkeys(re.compile(form).groupindex, "x")
         assert words.format_map(names)
     assert "" not in {*SENTENCES.values(), *KINDS.values()}
     assert sentence("Expected `int | null`, got `str`") == "应为整数或空值，实际是文本"
