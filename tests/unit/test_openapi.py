@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import jsonschema_rs
 import msgspec
 import pytest
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from api.answers import Answer
 from api.app import ROUTES
@@ -102,6 +103,7 @@ def test_operation_ids_come_from_method_and_path() -> None:
 
 def test_the_document_is_one_of_openapi_3_1() -> None:
     text = json.loads(json.dumps(document()))
+    OPENAPI_31_VALIDATOR.validate(text)
     assert text["openapi"] == "3.1.0"
     assert list(text["info"]) == ["title", "version", "description"]
     for _, _, operation in operations():
