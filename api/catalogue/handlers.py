@@ -35,7 +35,7 @@ from engine.sales import Sale
 from engine.store.database import postgres_errors
 
 OFFERS_SHOWN_MAX: Final = 20  # Sales of one product, the next ones first.
-_PAGE: Final = files("api.catalogue").joinpath("statements", "page.sql").read_text("utf-8")
+PAGE: Final = files("api.catalogue").joinpath("statements", "page.sql").read_text("utf-8")
 
 Row = Mapping[str, Any]
 LiveSale = tuple[Sale, StockSnapshot | None]
@@ -61,7 +61,7 @@ async def show_product(front: Front, request: web.Request) -> Answer:
     now = datetime.fromtimestamp(now_ms / 1000, UTC)
     product_id = request.match_info["product"]
     with postgres_errors():
-        row = await engine.pool.fetchrow(_PAGE, product_id, currency, base, now, OFFERS_SHOWN_MAX)
+        row = await engine.pool.fetchrow(PAGE, product_id, currency, base, now, OFFERS_SHOWN_MAX)
     if row is None:
         raise Refusal(Code.NOT_FOUND)
     live = await _live_sales(front, {offer["sale_id"] for offer in row["sales"]})

@@ -1,7 +1,10 @@
 """The demo shop as it is loaded: whole, once, and as operators left it."""
 
+from datetime import UTC, datetime
+
 from redis.asyncio import Redis
 
+from api.catalogue.handlers import OFFERS_SHOWN_MAX, PAGE
 from api.catalogue.offers import offers
 from api.demo.catalogue import DEMO_PRODUCTS
 from api.demo.shop import demo_document, seed
@@ -37,3 +40,12 @@ async def test_the_demo_shop_is_loaded_once_and_what_it_sells_can_be_looked_at_a
         (offer,) = black["sales"]
         assert (offer["sale_id"], offer["state"], offer["available"]) == ("demo", "open", 2000)
         assert offer["price"]["amount_minor"] < black["price"]["amount_minor"]
+
+        await pool.execute("ANALYZE")
+        now = datetime.now(UTC)
+        rows = await pool.fetch(
+            f"EXPLAIN {PAGE}", "flagship-phone", "USD", "CNY", now, OFFERS_SHOWN_MAX
+        )
+        plan = "\n".join(row[0] for row in rows)
+        for table in ("products", "skus", "sku_prices", "sale_items"):
+            assert f"Seq Scan on {table}" not in plan, plan
