@@ -123,7 +123,7 @@ async def _find(connection: Connection, search: Search) -> Found:
         total=row["total"],
         corrected=corrected if row["total"] else None,
         facets=facets,
-        facets_are_least=any(row[f"of_{name}"] > search.most for name in names),
+        facets_are_least=any(row.get(f"of_{name}", row["total"]) > search.most for name in names),
         category_names=await _names(connection, facets),
     )
 

@@ -34,7 +34,7 @@ LISTED_MAX: Final = 6_000
 FACET_VALUES_MAX: Final = 30
 
 _JOIN: Final = ",\n"
-_LOOK: Final = "SELECT product_id, path, brand, {price} AS price, {key} AS key FROM product_search"
+_LOOK: Final = "SELECT {columns} FROM product_search"
 _PAGE_OF_FOUND: Final = """(SELECT product_id, key FROM found
     WHERE {condition} ORDER BY key {way}, product_id {way} LIMIT {limit})"""
 _PAGE_OF_ALL: Final = """(SELECT product_id, {key} AS key FROM product_search
@@ -43,11 +43,11 @@ _FEW: Final = "(SELECT count(*) <= {most} FROM found)"
 _ANSWER: Final = """(SELECT count(*) FROM found) AS total,
     ARRAY(SELECT product_id FROM page ORDER BY key {way}, product_id {way}) AS products,
     ARRAY(SELECT key FROM page ORDER BY key {way}, product_id {way}) AS keys"""
-_FACET: Final = """(SELECT coalesce(jsonb_agg(jsonb_build_array(value, number)), '[]')
-    FROM (SELECT {value} AS value, count(*) AS number FROM {source}
+_FACET: Final = """(SELECT coalesce(jsonb_agg(jsonb_build_array({facet}, number)), '[]')
+    FROM (SELECT {facet}, count(*) AS number FROM {source}
           GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {most}) AS counted
-    WHERE value IS NOT NULL) AS {facet},
-    (SELECT count(*) FROM {source}) AS of_{facet}"""
+    WHERE {facet} IS NOT NULL) AS {facet}"""
+_OF_FACET: Final = "(SELECT count(*) FROM of_{facet}) AS of_{facet}"
 
 
 @dataclass(frozen=True)
@@ -103,24 +103,38 @@ class _Writer:
             case column:
                 return column
 
+    @cached_property
+    def _values(self) -> dict[str, str]:
+        """What each facet goes by; none without facets, as finding it costs."""
+        if not self._search.query.facets:
+            return {}
+        depth = self._parameters.add(self._search.depth + 1)
+        bands = self._parameters.add(self._search.bands)
+        return {
+            CATEGORY: f"path[{depth}::int]",  # the child of the chosen one
+            BRAND: "brand",
+            PRICE: f"width_bucket({self._price}, {bands}::bigint[])",
+        }
+
     def statement(self) -> tuple[str, list[Any]]:
-        parts = [self._matches("found", self._key), self._page()]
+        shown = [f"{value} AS {facet}" for facet, value in self._values.items()]
+        found = _JOIN.join(["product_id", f"{self._key} AS key", *shown])
+        parts = [self._matches("found", found), self._page()]
         columns = [_ANSWER.format(way=self._order.direction)]
-        if self._search.query.facets:
-            for facet, value in self._facets():
-                source = self._source(facet, parts)
-                columns.append(
-                    _FACET.format(value=value, source=source, facet=facet, most=FACET_VALUES_MAX)
-                )
+        for facet, value in self._values.items():
+            source = "found"
+            # The children of the chosen category are counted: its own condition stays.
+            if facet != CATEGORY and facet in self._conditions:
+                source = f"of_{facet}"
+                parts.append(self._matches(source, f"{value} AS {facet}", without=facet))
+                columns.append(_OF_FACET.format(facet=facet))
+            columns.append(_FACET.format(source=source, facet=facet, most=FACET_VALUES_MAX))
         return f"WITH {_JOIN.join(parts)}\nSELECT {_JOIN.join(columns)}", self._parameters.values
 
-    def _matches(self, name: str, key: str, without: str = "") -> str:
+    def _matches(self, name: str, columns: str, without: str = "") -> str:
         """The matches that are looked at: of many, the things themselves before what mentions them."""
-        look, condition, most = (
-            self._look(key),
-            where(self._conditions, without),
-            self._search.most + 1,
-        )
+        look, most = _LOOK.format(columns=columns), self._search.most + 1
+        condition = where(self._conditions, without)
         if not self._search.wish.is_ranking:
             return f"{name} AS MATERIALIZED ({look} WHERE {condition} LIMIT {most})"
         head = self._heads
@@ -132,11 +146,6 @@ class _Writer:
     @cached_property
     def _heads(self) -> str:
         return heads(self._search.wish, self._parameters)
-
-    def _look(self, key: str) -> str:
-        # Without facets nobody asks for a price, and finding it costs.
-        price = self._price if self._search.query.facets else "0"
-        return _LOOK.format(price=price, key=key)
 
     def _page(self) -> str:
         """What is searched for is sorted as far as it is looked at; a listing along its index,
@@ -155,16 +164,3 @@ class _Writer:
         condition = f"NOT {few} AND {where(self._conditions, by_row=by_row)} AND {after_all}"
         long = _PAGE_OF_ALL.format(key=self._key, condition=condition, way=way, limit=limit)
         return f"page AS ({short} UNION ALL {long})"
-
-    def _facets(self) -> list[tuple[str, str]]:
-        child = f"path[{self._parameters.add(self._search.depth + 1)}::int]"
-        band = f"width_bucket(price, {self._parameters.add(self._search.bands)}::bigint[])"
-        return [(CATEGORY, child), (BRAND, "brand"), (PRICE, band)]
-
-    def _source(self, facet: str, parts: list[str]) -> str:
-        """The matches that a facet counts: they need not pass the filter of its own kind."""
-        # The children of the chosen category are counted: its own condition stays.
-        if facet == CATEGORY or facet not in self._conditions:
-            return "found"
-        parts.append(self._matches(f"of_{facet}", "0", without=facet))
-        return f"of_{facet}"
