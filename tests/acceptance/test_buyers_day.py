@@ -3,7 +3,13 @@
 Every process is real: fronts, worker, Valkey, Postgres, the gateways and the carrier to practise with.
 """
 
+import json
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 import tomllib
 import urllib.request
 from collections.abc import Iterator
@@ -13,9 +19,13 @@ from typing import Any
 
 import pytest
 
+from tests.support import curl
 from tests.support.program import UpProcess, environ, free_port, run, until
 from tests.support.shopper import Shopper
 
+README = Path(__file__).parents[2] / "README.md"
+AND_TELL = """\nprintf '["%s", "%s"]' "$TOKEN" "$ORDER"\n"""
+CURL = shlex.quote(str(curl.__file__))
 PASSWORD = "correct horse battery staple"
 CHINA = {
     "name": "林晓",
@@ -56,13 +66,13 @@ class Demo:
         def mailed() -> re.Match[str] | None:
             for mail in reversed(run("mails", self.env).stdout.split("\nmail ")):
                 if email in mail:
-                    return re.search(r"token=([\w-]+)", mail)
+                    return re.search(r"\b[\w-]{43}\b", mail)
             return None
 
         until(lambda: mailed() is not None, f"a mail to {email}")
         found = mailed()
         assert found is not None
-        return found[1]
+        return found[0]
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +267,50 @@ def test_a_buyers_day(demo: Demo, provider: str, language: str, currency: str) -
     assert [step for step in told if step in steps] == steps
     refused = buyer.call("GET", f"/v1/coupons/{coupon}")
     assert refused.status == 200, "the refund gave the coupon back"
+
+
+def answers_in(text: str) -> list[Any]:
+    """The JSON documents that stand there one after another."""
+    decoder, found = json.JSONDecoder(), []
+    while text := text.lstrip():
+        document, end = decoder.raw_decode(text)
+        found.append(document)
+        text = text[end:]
+    return found
+
+
+def test_the_ten_calls_of_the_readme_work_as_printed(demo: Demo, tmp_path: Path) -> None:
+    calls = re.search(r"```bash\n(SHOP=.*?)```", README.read_text("utf-8"), re.DOTALL)
+    assert calls is not None
+    script = calls[1].replace("http://127.0.0.1:8080", demo.url)
+    done = subprocess.run(
+        ["bash", "-euc", script + AND_TELL],
+        env=os.environ | {"PATH": f"{curl_folder(tmp_path)}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    *answers, (token, order_id) = answers_in(done.stdout)
+    assert calls[1].count("curl ") == 10
+    found, product, user, cart, quote, payment, order = answers
+    assert all("手机" in each["name"] for each in found["products"])
+    assert product["name"] == "Noise-cancelling earbuds"
+    assert (user["name"], cart["units"]) == ("Lin", 2)
+    assert quote["quote"]["discounts"][0]["code"] == "WELCOME"
+    assert payment["amount"]["amount_minor"] == quote["quote"]["total_minor"]
+    assert order["order_id"] == order_id
+    lin = Shopper(demo.url, token=token)
+    lin.wait(f"/v1/orders/{order_id}", lambda shown: shown["status"] == "paid", "paid")
+
+
+def curl_folder(folder: Path) -> Path:
+    """Where a `curl` is, for machines that have none: the one of tests/support."""
+    if not shutil.which("curl"):
+        stand_in = folder / "curl"
+        stand_in.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {CURL} "$@"\n')
+        stand_in.chmod(0o755)
+    return folder
 
 
 def test_nothing_is_amiss_after_such_days(demo: Demo) -> None:
