@@ -1,10 +1,12 @@
 """Loads the demo shop: a sale of 8 SKUs, open for years and paid for by itself, and a catalogue."""
 
+from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 from importlib.resources import files
 from typing import Final
 
+from api.catalogue.document import Product
 from api.catalogue.staging import Stored, store_products
 from api.demo.catalogue import DEMO_PRODUCTS, DEMO_SEED, RATES, categories, products, units_of
 from api.demo.offers import COUPON, seed_coupon
@@ -69,8 +71,9 @@ async def seed_catalogue(
             if await _is_seeded(connection):
                 return None
             await put_categories(connection)
-            stored = await store_products(connection, products(count, DEMO_SEED))
-            await _put_up(connection, shelf, count)
+            wanted = list(products(count, DEMO_SEED))
+            stored = await store_products(connection, wanted)
+            await _put_up(connection, shelf, wanted)
             await put_rates(connection, _rates(), actor)
             detail: dict[str, object] = {"products": stored.products_created}
             await log_audit(
@@ -101,11 +104,11 @@ async def put_categories(connection: Connection) -> None:
     )
 
 
-async def _put_up(connection: Connection, shelf: Shelf, count: int) -> None:
+async def _put_up(connection: Connection, shelf: Shelf, wanted: Iterable[Product]) -> None:
     """Ordinary stock of all SKUs but those that happen to be sold out."""
     units = {
         sku.sku: units
-        for product in products(count, DEMO_SEED)
+        for product in wanted
         for sku in product.skus
         if (units := units_of(sku.sku, DEMO_SEED))
     }
