@@ -1,6 +1,6 @@
 """The calls of operators and support on everybody's payments."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Annotated, Any, Final
 
@@ -8,13 +8,13 @@ import msgspec
 from aiohttp import web
 
 from api.answers import Answer, personal, time_text
-from api.front import Front, ids_in
+from api.front import Front
 from api.paging import CURSOR_LENGTH_MAX, PAGE_DEFAULT, PAGE_MAX, cursor, cursor_text
 from api.problems import Code, FieldError, Refusal, invalid
 from api.queries import read_query
 from api.routing import Route
 from api.spec import Access, Spec
-from engine.model import Money, PaymentStatus, public_id
+from engine.model import Money, PaymentStatus, parse_public_id, public_id
 from engine.sales.sale import epoch_ms
 from engine.store.database import postgres_errors
 
@@ -75,7 +75,7 @@ _end_decoder: Final = msgspec.json.Decoder(PageEnd)
 async def list_payments(front: Front, request: web.Request) -> Answer:
     query = read_query(request, PaymentsQuery)
     end = cursor(request, _end_decoder)
-    sale_id, reservation_id = (None, None) if query.order is None else ids_in(query.order)
+    sale_id, reservation_id = (None, None) if query.order is None else _ids(query.order)
     with postgres_errors():
         rows = await front.engine.pool.fetch(
             LIST_PAYMENTS,
@@ -95,14 +95,20 @@ async def list_payments(front: Front, request: web.Request) -> Answer:
     return personal(PaymentsPage([_body(row) for row in rows], last))
 
 
+def _ids(order: str) -> tuple[str, str]:
+    """Raises Refusal."""
+    ids = parse_public_id(order)
+    if ids is None:
+        raise Refusal.of(invalid([FieldError("order", "is no id of an order")]))
+    return ids
+
+
 def _fit(name: str, time: datetime | None) -> datetime | None:
     """Raises Refusal for a time that is beyond the calendar in UTC."""
     try:
-        if time is not None:
-            epoch_ms(time)
+        return None if time is None else time.astimezone(UTC)
     except (OverflowError, ValueError):
         raise Refusal.of(invalid([FieldError(name, "is beyond the calendar")])) from None
-    return time
 
 
 def _body(row: Any) -> AnyPayment:

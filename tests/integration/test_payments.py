@@ -19,6 +19,8 @@ from engine.payment import payer, settlement
 from engine.payment.late import LateCaptures
 from engine.payment.payer import QUERY_BATCH_MAX
 from engine.payment.provider import (
+    Action,
+    ActionKind,
     Charge,
     ChargeStatus,
     PaymentRequest,
@@ -302,6 +304,72 @@ async def test_wrong_amount_is_refunded_and_raises_an_alarm(open_shop: OpenShop)
     assert await shop.status(order) == OrderStatus.AWAITING_PAYMENT
     assert await shop.payment_status(payment.payment_id) == "refunded"
     assert await shop.pool.fetchval("SELECT reference FROM dead_letters") == payment.payment_id
+    await shop.check_books()
+
+
+async def test_authorized_charge_is_captured_once_however_often_it_is_told(
+    open_shop: OpenShop,
+) -> None:
+    shop = await open_shop()
+    (order,) = await shop.order(["ann"])
+    shop.provider.answer = ChargeStatus.AUTHORIZED
+    payment = await shop.pay(order, "ann")
+    await shop.payer.pay_once()
+    for _ in range(2):
+        await shop.tell(payment.payment_id, ChargeStatus.AUTHORIZED)
+        await shop.inbox.handle_once()
+    assert await shop.pool.fetchval("SELECT count(*) FROM outbox WHERE kind = 'collect'") == 1
+    await shop.settle()
+    assert await shop.status(order) == OrderStatus.PAID
+    assert shop.provider.calls["capture"] == 1
+    await shop.check_books()
+
+
+@pytest.mark.parametrize("why", ["cancelled", "wrong amount", "paid by another"])
+async def test_authorized_charge_that_is_not_wanted_is_let_go(
+    open_shop: OpenShop, why: str
+) -> None:
+    shop = await open_shop()
+    (order,) = await shop.order(["ann"])
+    shop.provider.answer = PENDING
+    payment = await shop.pay(order, "ann")
+    await shop.settle()
+    shop.provider.become(payment.payment_id, ChargeStatus.AUTHORIZED)
+    if why == "cancelled":
+        await shop.orders.cancel("demo", order, "ann")
+    elif why == "paid by another":
+        shop.provider.answer = CAPTURED
+        await shop.pay(order, "ann", key="other")
+        await shop.settle()
+    amount = 1 if why == "wrong amount" else 129_900
+    await shop.tell(payment.payment_id, ChargeStatus.AUTHORIZED, amount_minor=amount)
+    await shop.settle()
+    assert await shop.payment_status(payment.payment_id) == "failed"
+    assert shop.provider.count(ChargeStatus.AUTHORIZED) == 0
+    assert (shop.provider.calls["capture"], shop.provider.calls["cancel"]) == (0, 1)
+    letters = await shop.pool.fetchval("SELECT count(*) FROM dead_letters")
+    assert letters == (1 if why == "wrong amount" else 0)
+    await shop.check_books()
+
+
+async def test_action_that_comes_after_the_cancellation_is_taken_back(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = await open_shop()
+    (order,) = await shop.order(["ann"])
+    shop.provider.answer = PENDING
+    shop.provider.action = Action(ActionKind.REDIRECT, url="https://gateway/pay")
+    payment = await shop.pay(order, "ann")
+    create = shop.provider.create
+
+    async def create_while_it_is_cancelled(request: PaymentRequest) -> ProviderResult:
+        await shop.orders.cancel("demo", order, "ann")
+        return await create(request)
+
+    monkeypatch.setattr(shop.provider, "create", create_while_it_is_cancelled)
+    await shop.settle()
+    assert await shop.payment_status(payment.payment_id) == "failed"
+    assert shop.provider.calls["cancel"] == 1
     await shop.check_books()
 
 
