@@ -1,6 +1,7 @@
 """aiohttp's server protocol, and the little that this project adds to it."""
 
 import logging
+from typing import Final
 
 from aiohttp import web
 
@@ -11,6 +12,9 @@ logger = logging.getLogger(__name__)
 # aiohttp reports every malformed request as an error with its traceback; the answer is enough.
 quiet = logging.getLogger("aiohttp.quiet")
 quiet.setLevel(logging.CRITICAL)
+
+# Most often a letter: people paste 手机 into an address and leave the encoding to the program.
+NOT_HTTP: Final = "This is not a valid HTTP request. What is not ASCII in a URL is percent-encoded."
 
 
 class HttpConnection(web.RequestHandler):
@@ -47,7 +51,7 @@ class HttpConnection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("Half an answer is sent already.")
         code = Code.INVALID_REQUEST if status == 400 else Code.INTERNAL_ERROR
-        detail = "This is not a valid HTTP request." if status == 400 else ""
+        detail = NOT_HTTP if status == 400 else ""
         response = problem(code, detail).to_response("none")
         response.force_close()
         return response
