@@ -94,14 +94,15 @@ class Price:
     rate: Decimal | None = None  # how much of `currency` one unit of `base` is; None: unknown
 
     def expression(self, parameters: Parameters) -> str:
+        if self.currency == self.base:
+            return "base_price"
         # The currency must be the index's constant when the plan is made: as a parameter it is.
         listed = f"(prices -> {parameters.add(self.currency)}::text)::bigint"
-        if self.rate is None or self.currency == self.base:
+        if self.rate is None:
             return listed
         # Between smallest units: yen have none, yuan a hundred.
-        factor = self.rate.scaleb(digits(self.currency) - digits(self.base))
-        base = f"(prices -> {parameters.add(self.base)}::text)::bigint"
-        return f"coalesce({listed}, round({base} * {parameters.add(factor)}::numeric)::bigint)"
+        factor = parameters.add(self.rate.scaleb(digits(self.currency) - digits(self.base)))
+        return f"coalesce({listed}, round(base_price * {factor}::numeric)::bigint)"
 
 
 def conditions(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any, Final
 
+from api.catalogue.offers import BASE_CURRENCY
 from api.search.documents import (
     Document,
     Phrase,
@@ -75,7 +76,8 @@ async def _index(connection: Connection, product_ids: list[str]) -> None:
 
 async def _write(connection: Connection, sources: list[Source]) -> None:
     documents = [document_of(source) for source in sources]
-    await connection.execute(_WRITE, *_columns(documents, len(Document._fields)))
+    columns = _columns(documents, len(Document._fields))
+    await connection.execute(_WRITE, *columns, BASE_CURRENCY)
     ids = [source.product_id for source in sources]
     phrases = [phrase for source in sources for phrase in phrases_of(source)]
     await connection.execute(_FORGET_NAMES, ids)

@@ -8,6 +8,7 @@ CREATE TABLE product_search (
     path       text[] NOT NULL,                          -- of its category, from the root
     brand      text COLLATE "C" NOT NULL,
     prices     jsonb NOT NULL,                           -- the least of an active SKU: {"CNY": 129900}
+    base_price bigint,                                   -- of them, that in the shop's own currency
     in_stock   boolean NOT NULL,                         -- as of the last look at search_stale
     rating     real NOT NULL DEFAULT 0,                  -- 0: nobody has rated it
     created_at timestamptz NOT NULL,
@@ -24,7 +25,7 @@ CREATE INDEX product_search_heads ON product_search
 CREATE INDEX product_search_brand ON product_search (brand);
 CREATE INDEX product_search_newest ON product_search (created_at, product_id);
 CREATE INDEX product_search_rating ON product_search (rating, product_id);
-CREATE INDEX product_search_cny ON product_search (((prices -> 'CNY')::bigint), product_id);
+CREATE INDEX product_search_price ON product_search (base_price, product_id);
 CREATE INDEX product_search_usd ON product_search (((prices -> 'USD')::bigint), product_id);
 
 -- The words of names: what a mistyped one may have meant. A word may stand here twice, where two
