@@ -61,22 +61,25 @@ class Copy(NamedTuple):
     """What is served, plain and compressed, with the tag of its version."""
 
     body: bytes
-    compressed: bytes
+    compressed: bytes | None
     etag: str
     headers: Headers
 
     @classmethod
-    def of(cls, body: bytes, media: str, policy: str | None = None) -> "Copy":
+    def of(
+        cls, body: bytes, media: str, policy: str | None = None, *, compress: bool = True
+    ) -> "Copy":
         headers: Headers = (*_with_policy(policy), (CONTENT_TYPE, media), _CACHE, _VARY)
         etag = f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
-        return cls(body, gzip.compress(body, mtime=0), etag, headers)
+        return cls(body, gzip.compress(body, mtime=0) if compress else None, etag, headers)
 
     def answer(self, request: web.BaseRequest) -> Answer:
         """200, or 304 for whoever has this very version (RFC 9110 §13.1.2)."""
         headers = (*self.headers, (istr("ETag"), self.etag))
         if _has(request.headers.get("If-None-Match", ""), self.etag):
             return Answer(304, b"", headers)
-        if "gzip" in request.headers.get("Accept-Encoding", "").lower():
+        wanted = request.headers.get("Accept-Encoding", "").lower()
+        if self.compressed is not None and "gzip" in wanted:
             return Answer(200, self.compressed, (*headers, _GZIP))
         return Answer(200, self.body, headers)
 
@@ -112,7 +115,9 @@ class Contract:
         page: Page = await self._once("page", lambda: Page(self.document()))
         wanted = request.query.get("q", "")[:SEARCH_CHARACTERS_MAX].strip()
         if wanted:
-            return Copy.of(page.found(wanted), HTML, page.policy).answer(request)
+            # Anyone may search: 25 ms of compressing would be theirs to spend.
+            found = Copy.of(page.found(wanted), HTML, page.policy, compress=False)
+            return found.answer(request)
         copy: Copy = await self._once("copy", lambda: Copy.of(page.whole, HTML, page.policy))
         return copy.answer(request)
 
