@@ -26,11 +26,11 @@ from api.search.filters import (
 )
 from api.search.query import Wish
 
-# Matches that are ranked and counted; beyond it a total is a least one. Each costs some 2 µs.
-MATCHES_MAX: Final = 2_000
+# Matches that are ranked and counted; beyond it a total is a least one. Each costs some 3 µs.
+MATCHES_MAX: Final = 1_000
 # Of a listing, where nothing is ranked; so many are sorted rather than looked for along an index,
 # which may hold them far apart: the cheapest of all things are of few kinds.
-LISTED_MAX: Final = 6_000
+LISTED_MAX: Final = 4_000
 FACET_VALUES_MAX: Final = 30
 
 _JOIN: Final = ",\n"
