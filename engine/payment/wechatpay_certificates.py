@@ -82,7 +82,8 @@ class Certificates:
             raise ProviderUnavailable(f"WeChat Pay answered {reply.status} for its certificates.")
         try:
             entries = json.loads(reply.body)["data"]
-            keys = dict(self._open(entry) for entry in entries[:CERTIFICATES_MAX])
+            opened_keys = map(self._open, entries[:CERTIFICATES_MAX])
+            keys = dict(pair for pair in opened_keys if pair is not None)
         except (KeyError, TypeError, ValueError, Sealed) as error:
             raise ProviderUnavailable(
                 f"WeChat Pay's certificates make no sense: {error}"
@@ -92,16 +93,15 @@ class Certificates:
             raise ProviderUnavailable("WeChat Pay's certificates are not signed by one of them.")
         return keys
 
-    def _open(self, entry: Mapping[str, Any]) -> tuple[str, RSAPublicKey]:
-        """Raises ValueError, Sealed."""
+    def _open(self, entry: Mapping[str, Any]) -> tuple[str, RSAPublicKey] | None:
+        """None for one that has expired. Raises ValueError, Sealed."""
         certificate = load_pem_x509_certificate(opened(self._secret, entry["encrypt_certificate"]))
         serial = str(entry["serial_no"])
         if int(serial, 16) != certificate.serial_number:
             raise ValueError("a certificate has another serial")
-        if certificate.not_valid_after_utc < datetime.fromtimestamp(
-            self._clock.now_ms() / 1000, UTC
-        ):
-            raise ValueError("a certificate has expired")
+        now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+        if certificate.not_valid_after_utc < now:
+            return None
         key = certificate.public_key()
         if not isinstance(key, RSAPublicKey):
             raise ValueError("a certificate has no RSA key")

@@ -8,6 +8,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from api.http_client import AioHttpClient
+from api.sandbox.gateway_keys import CERTIFICATE_DAYS
 from api.sandbox.gateways import Gateways
 from api.sandbox.mischief import Mischief, Mood
 from api.sandbox.notices import Notices
@@ -158,6 +159,18 @@ async def test_certificates_that_cannot_be_had_leave_a_webhook_for_later(both: B
     with pytest.raises(ProviderUnavailable):
         await both.adapter.parse_webhook(headers, body, both.clock.now_ms())
     assert await both.adapter.parse_webhook(headers, body, both.clock.now_ms())
+
+
+async def test_expired_certificate_is_believed_no_more_and_spoils_no_other(both: Both) -> None:
+    headers, body = both.notice(both.trade())
+    both.clock.advance(seconds=CERTIFICATE_DAYS * 86_400 + 1)
+    both.gateway.rotate()
+    assert (await both.told(both.trade())).result.status is ChargeStatus.CAPTURED
+    now_ms = both.clock.now_ms()
+    late = both.gateway._signature(body, now_ms, genuine=True)
+    old = {**late, "Wechatpay-Serial": headers["Wechatpay-Serial"]}
+    with pytest.raises(WebhookRefused, match="unknown"):
+        await both.adapter.parse_webhook(old, body, now_ms)
 
 
 async def test_certificates_signed_by_nobody_known_are_not_taken(both: Both) -> None:
