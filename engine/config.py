@@ -45,7 +45,7 @@ class LimitKind(StrEnum):
 
 
 class StripeCapture(StrEnum):
-    """Whether a card is charged at once, or first authorized and charged when the order is told."""
+    """Whether a card is charged at once, or authorized first and charged while the order awaits it."""
 
     AUTOMATIC = "automatic"
     MANUAL = "manual"

@@ -1,6 +1,7 @@
-"""A payment gateway to practise with: real HTTP, real signatures, real webhooks, no money.
+"""Payment gateways to practise with: real HTTP, real signatures, real webhooks, no money.
 
-It runs as a process of its own and remembers everything in one SQLite file.
+One speaks a plain protocol of our own; others speak Alipay's, WeChat Pay's and Stripe's, and misbehave on
+request (`mischief`). They run in a process of their own and remember their charges in SQLite files.
 """
 
 from api.sandbox.gateway import run_sandbox
