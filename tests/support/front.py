@@ -219,6 +219,7 @@ async def serve(redis_url: str, postgres_url: str, **changes: Any) -> AsyncItera
             yield Served(engine, server, host, port, session)
     finally:
         pacing.cancel()
+        await asyncio.gather(pacing, return_exceptions=True)
         await server.stop()
         await engine.close()
 
