@@ -10,14 +10,14 @@ import msgspec
 import pytest
 
 from api.points import expiry
-from api.points.bodies import Balance, DeductionBody, GrantBody, RuleBody
+from api.points.bodies import RATE_MAX, Balance, DeductionBody, GrantBody, RuleBody
 from api.points.expiry import PointsExpiry
 from api.points.store import balance_of, deduct, grant, put_rule, spending_rule
 from api.pricing.quote import Line, PointsRule, Quote, quote
 from api.promotions.store import give_back, redeem
 from engine.clock import ManualClock, SystemClock
 from engine.errors import Conflict
-from engine.store.database import Pool
+from engine.store.database import Pool, connect
 from engine.store.resolutions import (
     CANCEL,
     EXPIRE,
@@ -346,3 +346,33 @@ async def test_what_points_are_worth_is_the_rule_of_the_currency(shop: Pool) -> 
         await put_rule(connection, "olga", "CNY", body)
         assert await spending_rule(connection, "CNY") == PointsRule(10, 30)
         assert await spending_rule(connection, "USD") is None
+
+
+async def test_paying_is_not_hindered_by_more_points_than_a_number_holds(pool: Pool) -> None:
+    async with pool.acquire() as connection, connection.transaction():
+        dear = RuleBody(earned_per_thousand=RATE_MAX * 1000)
+        await put_rule(connection, "olga", "JPY", dear)
+    paid = await store_order(pool, 1, amount_minor=10**17, currency="JPY")
+    assert await move(pool, PAY, paid) == 1
+    assert (await balance(pool)).balance == 10**12
+
+
+async def test_a_batch_after_single_moves_is_not_compared_pair_by_pair(
+    shop: Pool, postgres_url: str
+) -> None:
+    orders = [await store_order(shop, number) for number in range(10)]
+    plans: list[str] = []
+    connection = await connect(postgres_url)
+    try:
+        connection.add_log_listener(lambda _, message: plans.append(str(message)))
+        await connection.execute(
+            "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0;"
+            "SET auto_explain.log_nested_statements = on; SET client_min_messages = log"
+        )
+        for order in orders:
+            await resolve(connection, PAY, [order])
+    finally:
+        await connection.close()
+    plans = [plan for plan in plans if plan.count("Named Tuplestore Scan") > 1]
+    assert plans
+    assert all("Hash Full Join" in plan for plan in plans), plans

@@ -194,23 +194,27 @@ DECLARE
     last text;
     sales text[];
     reservations text[];
+    late_sales text[];
+    late text[];
 BEGIN
     SELECT min(sale_id), max(sale_id) INTO first, last FROM after;
     PERFORM FROM redemptions WHERE sale_id BETWEEN first AND last LIMIT 1;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    SELECT array_agg(sale_id), array_agg(reservation_id) INTO sales, reservations
-    FROM after JOIN before USING (sale_id, reservation_id)
-    WHERE after.status IN ('cancelled', 'expired', 'refunded') AND after.status <> before.status;
+    SELECT array_agg(sale_id) FILTER (WHERE ended), array_agg(reservation_id) FILTER (WHERE ended),
+           array_agg(sale_id) FILTER (WHERE is_late), array_agg(reservation_id) FILTER (WHERE is_late)
+    INTO sales, reservations, late_sales, late
+    FROM (
+        SELECT sale_id, reservation_id, after.status = 'paid' AND before.status = 'expired' AS is_late,
+               after.status IN ('cancelled', 'expired', 'refunded') AND after.status <> before.status AS ended
+        FROM after FULL JOIN before USING (sale_id, reservation_id)
+    ) AS moved;
     IF sales IS NOT NULL THEN
         PERFORM give_back_promotions(sales, reservations, 'given_back');
     END IF;
-    SELECT array_agg(sale_id), array_agg(reservation_id) INTO sales, reservations
-    FROM after JOIN before USING (sale_id, reservation_id)
-    WHERE after.status = 'paid' AND before.status = 'expired';
-    IF sales IS NOT NULL THEN
-        PERFORM retake_promotions(sales, reservations);
+    IF late_sales IS NOT NULL THEN
+        PERFORM retake_promotions(late_sales, late);
     END IF;
     RETURN NULL;
 END $$;

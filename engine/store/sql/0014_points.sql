@@ -252,23 +252,27 @@ BEGIN
                        WHERE kind = 'earned' AND sale_id BETWEEN first AND last)) THEN
         RETURN NULL;
     END IF;
-    -- Their amount at the rate of its currency, rounded down.
+    -- Their amount at the rate of its currency, rounded down. However dear it is, paying it must not
+    -- fail because a balance cannot hold the points.
+    WITH moved AS MATERIALIZED (
+        SELECT after.* FROM after FULL JOIN before USING (sale_id, reservation_id)
+        WHERE after.status IS DISTINCT FROM before.status
+    )
     SELECT array_agg((user_id, 'earned', points, sale_id, reservation_id, NULL, NULL,
                       now() + valid_days * interval '1 day')::point_move)
     INTO earned FROM (
-        SELECT after.user_id, sale_id, reservation_id, valid_days,
-               floor(after.amount_minor * earned_per_major / minor_per_major)::bigint AS points
-        FROM after JOIN before USING (sale_id, reservation_id)
-        JOIN points_rules ON points_rules.currency = after.currency
-        WHERE after.status = 'paid' AND before.status <> 'paid'
+        SELECT user_id, sale_id, reservation_id, valid_days,
+               least(floor(amount_minor * earned_per_major / minor_per_major), 1e12)::bigint AS points
+        FROM moved JOIN points_rules USING (currency)
+        WHERE status = 'paid'
     ) AS earning WHERE points > 0;
     SELECT array_agg(sale_id) FILTER (WHERE after.status = 'paid' AND before.status = 'expired'),
            array_agg(reservation_id) FILTER (WHERE after.status = 'paid' AND before.status = 'expired'),
            array_agg(sale_id) FILTER (WHERE after.status IN ('cancelled', 'expired', 'refunded')),
            array_agg(reservation_id) FILTER (WHERE after.status IN ('cancelled', 'expired', 'refunded'))
     INTO late_sales, late, ended_sales, ended
-    FROM after JOIN before USING (sale_id, reservation_id)
-    WHERE after.status <> before.status;
+    FROM after FULL JOIN before USING (sale_id, reservation_id)
+    WHERE after.status IS DISTINCT FROM before.status;
     PERFORM book_points(
         earned || retaken_points(late_sales, late)
         || returned_points(ended_sales, ended, 'given_back') || reversed_points(ended_sales, ended));

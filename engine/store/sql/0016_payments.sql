@@ -22,11 +22,14 @@ ALTER TABLE outbox ADD CONSTRAINT outbox_kind_check CHECK (
 -- the provider. Whoever pays in that moment nevertheless gets the units again or the money back.
 CREATE FUNCTION void_open_payments() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    WITH moved AS MATERIALIZED (
+        SELECT sale_id, reservation_id, before.status AS was, after.status
+        FROM after FULL JOIN before USING (sale_id, reservation_id)
+    )
     INSERT INTO outbox (kind, sale_id, reference)
     SELECT 'void', payments.sale_id, payments.payment_id
-    FROM after JOIN before USING (sale_id, reservation_id)
-    JOIN payments USING (sale_id, reservation_id)
-    WHERE before.status = 'awaiting_payment' AND after.status IN ('paid', 'cancelled', 'expired')
+    FROM moved JOIN payments USING (sale_id, reservation_id)
+    WHERE was = 'awaiting_payment' AND moved.status IN ('paid', 'cancelled', 'expired')
       AND payments.status = 'pending' AND payments.action IS NOT NULL;
     RETURN NULL;
 END $$;
