@@ -70,7 +70,7 @@ class AioHttpClient:
                 return HttpReply(
                     response.status, await _read(response, bytes_max), response.headers
                 )
-        except (ClientError, TimeoutError, OSError) as error:
+        except (ClientError, TimeoutError, OSError, UnicodeError) as error:  # No name to look up.
             reason = str(error) or type(error).__name__
             raise ProviderUnavailable(f"{url} did not answer: {reason}") from error
 

@@ -11,17 +11,25 @@ from api.points.expiry import PointsExpiry
 from api.reconciliation.reconciler import ReconcilerLoop
 from api.returns.refunds import ReturnRefunds
 from api.search.freshness import Freshness
-from api.shipping.shipper import Shipper, Tracker
-from api.subscriptions.loops import Deliverer, FanOut
+from api.shipping.shipper import BATCH_MAX, Shipper, Tracker
+from api.subscriptions.loops import CONNECTIONS_MAX, Deliverer, FanOut
 from api.users.links import LinkSender, links_url
 from api.users.sweeping import Sweeper
 from engine.core import Engine
 from engine.payment.http import HttpClient
 from engine.worker import Loop
 
+SHOP_CONNECTIONS_MAX = (
+    CONNECTIONS_MAX + 2 * BATCH_MAX
+)  # Receivers', and carriers': to ship, to track.
+
 
 def shop_loops(engine: Engine, http: HttpClient) -> list[tuple[str, Loop]]:
-    """Each with its name. Producers and consumers alike: they share nothing but Postgres."""
+    """Each with its name. Producers and consumers alike: they share nothing but Postgres.
+
+    `http` is not the client by which payments are made: carriers and receivers of events that never
+    answer would take its connections.
+    """
     dice = Random()  # noqa: S311  # Spreads returns; hides nothing.
     carriers = make_carriers(engine.settings, http, engine.clock)
     return [

@@ -30,6 +30,11 @@ webhooks: Final = Counter("doorbuster_webhooks", "Webhooks received, by result."
 deliveries: Final = Counter(
     "doorbuster_deliveries", "Attempts to tell other systems of an event, by result.", ["result"]
 )
+events_waited: Final = Gauge(
+    "doorbuster_events_waited_seconds",
+    "How long the oldest event waits to be handed to subscriptions.",
+    multiprocess_mode="mostrecent",
+)
 mails: Final = Counter("doorbuster_mails", "Mails, by what became of them.", ["state"])
 dead_letters: Final = Counter("doorbuster_dead_letters", "Given up after N tries.", ["source"])
 stream_entries: Final = Gauge(

@@ -10,7 +10,7 @@ import uvloop
 
 from api.cli.logs import log_to_stderr
 from api.http_client import AioHttpClient
-from api.loops import shop_loops
+from api.loops import SHOP_CONNECTIONS_MAX, shop_loops
 from engine.config import Settings, read_settings
 from engine.core import Engine
 from engine.payment.providers import make_providers
@@ -37,9 +37,12 @@ def work() -> None:
 async def _work(settings: Settings) -> None:
     engine = await Engine.open(settings)
     try:
-        async with AioHttpClient(connections_max=settings.pay_concurrency_max) as http:
+        async with (
+            AioHttpClient(connections_max=settings.pay_concurrency_max) as http,
+            AioHttpClient(connections_max=SHOP_CONNECTIONS_MAX) as shop_http,
+        ):
             providers = make_providers(settings, http, engine.clock)
-            worker = Worker(engine, providers, shop_loops(engine, http))
+            worker = Worker(engine, providers, shop_loops(engine, shop_http))
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, worker.stop)
             logger.info(

@@ -17,7 +17,9 @@ EventTypes = Annotated[
     tuple[Annotated[str, msgspec.Meta(pattern=r"^(\*|[a-z]{1,32}\.(\*|[a-z_]{1,32}))\Z")], ...],
     msgspec.Meta(min_length=1, max_length=TYPES_MAX),
 ]
-Url = Annotated[str, msgspec.Meta(max_length=500, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?\Z")]
+Url = Annotated[
+    str, msgspec.Meta(max_length=500, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?\Z")
+]
 Description = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 

@@ -2,7 +2,8 @@
 -- Events of transactions that have not ended yet come later: what is younger than the oldest of
 -- those waits, so that none is passed over.
 -- $1 events at most
--- Returns how many events were looked at.
+-- Returns taken: how many events were looked at; waited_seconds: how long the oldest had waited, whether
+-- it was its turn or not: a transaction that never ends is seen by that.
 WITH stood AS MATERIALIZED (
     SELECT written_by, event_id FROM fan_out FOR UPDATE
 ), next AS MATERIALIZED (
@@ -21,4 +22,8 @@ WITH stood AS MATERIALIZED (
     UPDATE fan_out SET written_by = last.written_by, event_id = last.event_id
     FROM (SELECT written_by, event_id FROM next ORDER BY written_by DESC, event_id DESC LIMIT 1) AS last
 )
-SELECT count(*) FROM next
+SELECT count(*) AS taken, coalesce((
+    SELECT extract(epoch FROM now() - at)::float8 FROM events, stood
+    WHERE (events.written_by, events.event_id) > (stood.written_by, stood.event_id)
+    ORDER BY events.written_by, events.event_id LIMIT 1), 0) AS waited_seconds
+FROM next

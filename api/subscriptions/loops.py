@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from random import Random
 from typing import Final
 
@@ -21,7 +24,9 @@ from engine.store.database import Connection, Pool, postgres_errors
 logger = logging.getLogger(__name__)
 
 EVENTS_MAX: Final = 1000  # Handed on per statement.
-DELIVERIES_MAX: Final = 32  # Under way at once: a slow receiver holds few others up.
+RECEIVERS_MAX: Final = 16  # Called at once. Each has its own pace: a slow one holds no other up.
+EACH_MAX: Final = 8  # Deliveries to one of them under way at once.
+CONNECTIONS_MAX: Final = RECEIVERS_MAX * EACH_MAX
 LEASE_SECONDS: Final = 60.0  # Well above the HTTP client's time-out and the writing of the answer.
 IDLE_SECONDS: Final = 0.2
 # Before each further attempt, as Standard Webhooks advises: three days in all. Then it is dead.
@@ -57,7 +62,9 @@ class FanOut:
         """Hands at most EVENTS_MAX events on; returns how many."""
         with postgres_errors():
             async with self._pool.acquire() as connection, connection.transaction():
-                return await store.fan_out(connection, EVENTS_MAX)
+                taken, waited_seconds = await store.fan_out(connection, EVENTS_MAX)
+        metrics.events_waited.set(waited_seconds)
+        return taken
 
     def stop(self) -> None:
         self._stopped.set()
@@ -71,27 +78,61 @@ class Deliverer:
         self._http = http
         self._clock = clock
         self._dice = dice
+        self._calls: dict[str, asyncio.Task[None]] = {}  # by subscription
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
         """Until stopped. Raises StoreUnavailable: call it again."""
-        await poll(self.deliver_once, self._stopped, IDLE_SECONDS)
+        try:
+            await poll(self._start_once, self._stopped, IDLE_SECONDS)
+        finally:
+            await asyncio.gather(*self._calls.values(), return_exceptions=True)
 
     async def deliver_once(self) -> int:
-        """Makes at most DELIVERIES_MAX attempts; returns how many."""
-        with postgres_errors():
-            async with self._pool.acquire() as connection:
-                rows = await store.take_due(connection, DELIVERIES_MAX, LEASE_SECONDS)
-        verdicts = await asyncio.gather(*(self._attempt(row) for row in rows))
-        if rows:
-            with postgres_errors():
-                async with self._pool.acquire() as connection, connection.transaction():
-                    for row, verdict in zip(rows, verdicts, strict=True):
-                        await self._write(connection, row, verdict)
-        return len(rows)
+        """Makes at most EACH_MAX attempts for each of RECEIVERS_MAX receivers; returns how many."""
+        attempts = await self._start()
+        await asyncio.gather(*self._calls.values())
+        return attempts
 
     def stop(self) -> None:
         self._stopped.set()
+
+    async def _start_once(self) -> int:
+        """Calls who is not being called, or waits a moment for one of those to have answered."""
+        started = await self._start()
+        if started or not self._calls:
+            return started
+        answered, _ = await asyncio.wait(
+            self._calls.values(), timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        return len(answered)
+
+    async def _start(self) -> int:
+        """Begins what is due for receivers that are not at work; how many attempts that is."""
+        for subscription_id, call in list(self._calls.items()):
+            if call.done():
+                del self._calls[subscription_id]
+                call.result()  # Raises what went wrong.
+        with postgres_errors():
+            async with self._pool.acquire() as connection:
+                rows = await store.take_due(
+                    connection,
+                    each_max=EACH_MAX,
+                    receivers_max=RECEIVERS_MAX - len(self._calls),
+                    busy=list(self._calls),
+                    lease_seconds=LEASE_SECONDS,
+                )
+        for subscription_id, due in groupby(rows, key=itemgetter("subscription_id")):
+            self._calls[subscription_id] = asyncio.create_task(self._deliver(list(due)))
+        return len(rows)
+
+    async def _deliver(self, rows: Sequence[Row]) -> None:
+        """One attempt for each of some deliveries to one receiver."""
+        verdicts = await asyncio.gather(*(self._attempt(row) for row in rows))
+        with postgres_errors():
+            async with self._pool.acquire() as connection, connection.transaction():
+                for row, verdict in zip(rows, verdicts, strict=True):
+                    await self._write(connection, row, verdict)
 
     async def _attempt(self, row: Row) -> Verdict:
         body = message_body(row)

@@ -187,14 +187,24 @@ async def replay(
     return int(await connection.fetchval(_REPLAY, subscription_id, since, until, REPLAYED_MAX))
 
 
-async def fan_out(connection: Connection, events_max: int) -> int:
-    """Makes deliveries of the next events; how many events it took."""
-    return int(await connection.fetchval(_FAN_OUT, events_max))
+async def fan_out(connection: Connection, events_max: int) -> tuple[int, float]:
+    """(how many events it made deliveries of, how many seconds the oldest of all had waited)."""
+    row = await connection.fetchrow(_FAN_OUT, events_max)
+    return row["taken"], row["waited_seconds"]
 
 
-async def take_due(connection: Connection, count: int, lease_seconds: float) -> list[Row]:
-    """Leases what is due; see take.sql for the columns."""
-    rows: list[Row] = await connection.fetch(_TAKE, count, lease_seconds)
+async def take_due(
+    connection: Connection,
+    *,
+    each_max: int,
+    receivers_max: int,
+    busy: Sequence[str],
+    lease_seconds: float,
+) -> list[Row]:
+    """Leases what is due, by receiver, without those that are `busy`; see take.sql for the columns."""
+    rows: list[Row] = await connection.fetch(
+        _TAKE, each_max, receivers_max, list(busy), lease_seconds
+    )
     return rows
 
 

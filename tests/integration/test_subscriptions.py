@@ -11,12 +11,20 @@ from redis.asyncio import Redis
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from api.http_client import AioHttpClient
-from api.subscriptions.loops import PAUSES_SECONDS, Deliverer, FanOut
+from api.subscriptions.loops import (
+    CONNECTIONS_MAX,
+    EACH_MAX,
+    PAUSES_SECONDS,
+    Deliverer,
+    FanOut,
+)
 from api.tokens import Role
+from engine import metrics
 from engine.servers import EmbeddedValkey
 from engine.store.database import Pool, connect
 from tests.support.front import Served, serve
 from tests.support.receiver import Receiver, receiving
+from tests.support.waiting import until
 
 OPERATOR: dict[str, Any] = {"user": "op-1", "role": Role.OPERATOR}
 
@@ -186,14 +194,68 @@ async def test_who_says_gone_is_told_nothing_more(teller: Teller) -> None:
 
 
 async def test_a_receiver_that_is_away_holds_its_neighbour_up_not_at_all(teller: Teller) -> None:
-    away = await teller.subscribe(url="http://127.0.0.1:9/hook")
+    urls = (
+        "http://127.0.0.1:9/hook",
+        f"http://{'a' * 64}.example/",
+        "http://[/",
+        "http://h:99999/",
+    )
+    away = [await teller.subscribe(url=url) for url in urls]
     await teller.subscribe()
     await teller.happen("order.paid")
     await teller.tell()
     assert len(teller.receiver.got) == 1
-    (waiting,) = await teller.deliveries(away)
-    assert waiting["state"] == "waiting"
-    assert "did not answer" in waiting["last_error"]
+    for each in away:
+        (waiting,) = await teller.deliveries(each)
+        assert waiting["state"] == "waiting"
+        assert "did not answer" in waiting["last_error"]
+
+
+async def test_a_receiver_that_never_answers_takes_no_turn_of_its_neighbour(teller: Teller) -> None:
+    calls = 0
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(listen, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    await teller.subscribe(url=f"http://127.0.0.1:{port}/")
+    await teller.subscribe()
+    for _ in range(3 * EACH_MAX):
+        await teller.happen("order.paid")
+    await teller.fan_out.fan_out_once()
+    async with AioHttpClient(connections_max=CONNECTIONS_MAX) as http:
+        deliverer = Deliverer(teller.pool, http, teller.served.engine.clock, Random(1))
+        running = asyncio.create_task(deliverer.run())
+
+        async def all_told() -> bool:
+            return len(teller.receiver.got) == 3 * EACH_MAX
+
+        await until(all_told, "the neighbour has all of its events")
+        assert calls <= EACH_MAX
+        deliverer.stop()
+        silent.close()
+        await http.close()
+        await running
+
+
+async def test_how_long_events_wait_for_a_transaction_that_does_not_end_is_seen(
+    teller: Teller,
+) -> None:
+    await teller.subscribe()
+    async with teller.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT pg_current_xact_id()")
+        await teller.pool.execute(
+            "INSERT INTO events (type, at) VALUES ('order.paid', now() - interval '1 hour')"
+        )
+        assert await teller.fan_out.fan_out_once() == 0
+        assert metrics.events_waited._value.get() >= 3600  # noqa: SLF001
+    assert await teller.fan_out.fan_out_once() == 1
+    assert await teller.fan_out.fan_out_once() == 0
+    assert metrics.events_waited._value.get() == 0  # noqa: SLF001
 
 
 async def test_a_paused_subscription_is_told_when_it_is_active_again(teller: Teller) -> None:

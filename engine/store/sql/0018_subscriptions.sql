@@ -23,8 +23,11 @@ CREATE TABLE deliveries (
     delivered_at    timestamptz,
     UNIQUE (subscription_id, event_id)
 );
-CREATE INDEX deliveries_due ON deliveries (due_at) WHERE state = 'waiting';
+CREATE INDEX deliveries_due ON deliveries (subscription_id, due_at, delivery_id) WHERE state = 'waiting';
 CREATE INDEX deliveries_by_state ON deliveries (subscription_id, state, delivery_id);
+
+-- For replays. A btree would cost every event; this does not.
+CREATE INDEX events_by_time ON events USING brin (at);
 
 -- How far events were handed to the deliveries: one row.
 CREATE TABLE fan_out (
