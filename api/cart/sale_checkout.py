@@ -6,7 +6,7 @@ or by the sweeper, whichever comes first.
 """
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -32,6 +32,9 @@ from engine.model import (
 from engine.sales import Sale
 from engine.sales.sale import epoch_ms
 from engine.store.database import postgres_errors
+
+
+GIVEN_UP: Final = "The checkout was given up meanwhile; begin another one."
 
 
 class Held(NamedTuple):
@@ -93,6 +96,10 @@ async def finish_sale(
         if began and held.label != Code.UNAVAILABLE:
             await drop(front.engine, checkout)
         raise Refusal.of(held)
+    if began and held.status is not OrderStatus.AWAITING_PAYMENT:
+        # Units of a checkout with this key that was given up and undone: they are not taken again.
+        await drop(front.engine, checkout)
+        raise Conflict("conflict", GIVEN_UP)
     if not await place(front.engine, checkout):
         await _undo(front.engine, checkout)
     return held
@@ -153,4 +160,4 @@ async def _undo(engine: Engine, checkout: Checkout) -> None:
     await engine.orders.cancel(
         checkout.sale_id, checkout.reservation_id, checkout.user_id, "checkout_dropped"
     )
-    raise Conflict("conflict", "The checkout was given up meanwhile; begin another one.")
+    raise Conflict("conflict", GIVEN_UP)

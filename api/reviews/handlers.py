@@ -152,15 +152,13 @@ async def edit_review(front: Front, request: web.Request) -> Answer:
     with postgres_errors():
         async with front.engine.pool.acquire() as connection, connection.transaction():
             review = await _own(front, request, connection)
-            # What was rejected stays so until it is looked at again.
-            state = first_state(front) if review.state != "rejected" else "pending"
             await store.change_review(
                 connection,
                 review.review_id,
                 rating=change.rating,
                 body=change.text,
                 images=change.images,
-                state=state,
+                state=first_state(front),
             )
             review = await _found(connection, review.review_id)
     return personal(review_body(review, with_state=True))

@@ -197,13 +197,14 @@ async def change_review(
     rating: int | None,
     body: str | None,
     images: Sequence[str] | None,
-    state: str | None,
+    state: str,
 ) -> None:
-    """What is None stays."""
+    """What is None stays. `state` is for a published one: what nobody has let through stays unseen."""
     await connection.execute(
         """
         UPDATE reviews SET rating = coalesce($2, rating), body = coalesce($3, body),
-            images = coalesce($4, images), state = coalesce($5, state), updated_at = now()
+            images = coalesce($4, images), updated_at = now(),
+            state = CASE WHEN state = 'published' THEN $5 ELSE 'pending' END
         WHERE review_id = $1
         """,
         review_id,

@@ -374,6 +374,28 @@ async def test_a_checkout_that_was_cut_short_before_its_reservation_is_dropped(
     await check_books(demo)
 
 
+async def test_what_was_given_up_while_its_units_came_is_undone_and_not_taken_up_again(
+    demo: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await coupon(demo)
+    reserve = sale_checkout.reserve
+
+    async def reserve_late(*call: object) -> object:
+        assert await stale(demo) == 1
+        return await reserve(*call)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sale_checkout, "reserve", reserve_late)
+    assert (await check_out(demo, coupons=["SPRING"])).code == "conflict"
+    monkeypatch.undo()
+    assert (await check_out(demo, coupons=["SPRING"])).code == "conflict"
+    assert await redeemed(demo) == (0, 0)
+    assert quantities(await demo.get("/v1/cart", user="u1")) == {"phone-black": 1}
+    assert (await check_out(demo, key="c2", coupons=["SPRING"])).status == 201
+    await demo.drain()
+    assert await redeemed(demo) == (1, 0)
+    await check_books(demo)
+
+
 async def test_a_repetition_finishes_what_was_cut_short_at_once(
     demo: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
