@@ -1,10 +1,15 @@
 """Moments as Postgres and people have them: the clock's as a datetime, a datetime as text."""
 
 from datetime import UTC, datetime
+from typing import Annotated, TypeAlias
+
+import msgspec
 
 from api.answers import time_text
 from engine.clock import Clock
 from engine.errors import Invalid
+
+Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]  # As clients write it.
 
 
 def now_of(clock: Clock) -> datetime:
@@ -26,3 +31,12 @@ def in_utc(field: str, moment: datetime) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError:
         raise Invalid(field, "is beyond the calendar in UTC") from None
+
+
+def check_moments(*moments: datetime | None) -> None:
+    """For types: raises ValueError for what is beyond the calendar once it is told in UTC."""
+    for moment in moments:
+        try:
+            _ = moment and moment.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("a time is beyond the calendar in UTC") from None

@@ -1,12 +1,12 @@
 """What the shop asks of a carrier. Knows no carrier in particular."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Protocol
 
 import msgspec
 
+from api.moments import Moment, check_moments
 from engine.errors import DoorbusterError, Unavailable
 
 
@@ -56,8 +56,11 @@ class TrackingEvent(msgspec.Struct, frozen=True):
     shipment_id: Word
     tracking_number: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,64}\Z")]
     state: ParcelState
-    happened_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    happened_at: Moment
     place: Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*\Z")] = ""
+
+    def __post_init__(self) -> None:
+        check_moments(self.happened_at)
 
 
 class Carrier(Protocol):

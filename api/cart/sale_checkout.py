@@ -33,7 +33,6 @@ from engine.sales import Sale
 from engine.sales.sale import epoch_ms
 from engine.store.database import postgres_errors
 
-
 GIVEN_UP: Final = "The checkout was given up meanwhile; begin another one."
 
 

@@ -13,6 +13,8 @@ from api.cart.visits import visit_of
 from api.cart.wishes import CheckoutBody, QuoteBody
 from api.front import Front, ticket_of
 from api.language import language_of
+from api.moments import now_of
+from api.points.store import balance_of
 from api.pricing.quote import Discount, Quote, QuotedLine, RefusedCode
 from api.problems import Code
 from api.reservations.decision import check_key
@@ -20,6 +22,7 @@ from api.routing import Route
 from api.shipping.methods import ShippingQuote
 from api.spec import Access, Param, Spec
 from engine.admission.limit import Priority
+from engine.errors import Conflict
 from engine.model import Money, public_id
 from engine.store.database import postgres_errors
 
@@ -77,6 +80,10 @@ async def show_quote(front: Front, request: web.Request) -> Answer:
     with postgres_errors():
         async with front.engine.pool.acquire() as connection:
             bill = await bill_of(connection, front, basket, buyer)
+            if user_id is not None and bill.quote.points:
+                balance = await balance_of(connection, user_id, now_of(front.engine.clock))
+                if balance.balance < bill.quote.points:
+                    raise Conflict("points_short", f"There are {balance.balance} points.")
     return personal(_bill_body(bill), 200, *visit.headers)
 
 
@@ -173,7 +180,7 @@ ROUTES = (
             answers={200: BillBody},
             body=QuoteBody,
             body_required=False,
-            codes=_CODES,
+            codes=(*_CODES, Code.POINTS_SHORT),
         ),
     ),
     Route(

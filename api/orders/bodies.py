@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import msgspec
 
+from api.moments import Moment, check_moments
 from api.orders.lines import LineBody
-from api.orders.pages import LIMIT, After, Limit, Moment, check_moments
+from api.orders.pages import LIMIT, After, Limit
 from api.orders.store import Order, OrderBody, order_body
 from api.orders.timeline import TimelineEntry
 from api.returns.bodies import ReturnBody

@@ -20,7 +20,7 @@ from api.orders.lines import line_bodies, names_of
 from api.orders.pages import PageEnd, page_end_decoder
 from api.orders.store import Order, OrderBook
 from api.paging import cursor, cursor_text
-from api.payments.handlers import refuse_undrained
+from api.payments.undrained import order_on_its_way
 from api.problems import Code, Refusal
 from api.queries import read_query
 from api.routing import Route
@@ -70,7 +70,7 @@ async def own_order(front: Front, request: web.Request) -> Order:
     sale_id, reservation_id = order_ids(request, "order")
     order = await OrderBook(front.engine.pool).find(sale_id, reservation_id)
     if order is None:
-        await refuse_undrained(front, identity, sale_id, reservation_id)
+        order = await order_on_its_way(front, request, sale_id, reservation_id)
     if order is None or order.user_id != identity.user_id:
         raise Refusal(Code.NOT_FOUND)
     return order

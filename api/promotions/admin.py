@@ -1,6 +1,5 @@
 """The calls under /v1/admin/promotions."""
 
-from datetime import datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -8,7 +7,7 @@ from aiohttp import web
 
 from api.answers import NO_STORE, SECURITY_HEADERS, Answer, personal
 from api.front import Front
-from api.moments import moment_text, now_of
+from api.moments import Moment, check_moments, moment_text, now_of
 from api.paging import PageQuery, cursor, cursor_text
 from api.problems import Code, Refusal
 from api.promotions import codes, offering
@@ -53,8 +52,11 @@ class PageEnd(msgspec.Struct, frozen=True, array_like=True):
 class RedemptionsEnd(msgspec.Struct, frozen=True, array_like=True):
     """The last redemption of a page."""
 
-    taken_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    taken_at: Moment
     reservation_id: Annotated[str, msgspec.Meta(pattern=rf"^(?:{RESERVATION_ID.pattern})\Z")]
+
+    def __post_init__(self) -> None:
+        check_moments(self.taken_at)
 
 
 _end_decoder: Final = msgspec.json.Decoder(PageEnd)

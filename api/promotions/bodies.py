@@ -1,13 +1,12 @@
 """What operators and buyers send and get about promotions and coupons, as types. Does no I/O."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from api.language import pick
-from api.moments import moment_text, text_or_none
+from api.moments import Moment, moment_text, text_or_none
 from api.paging import PageQuery
 from api.pricing.promotion import Kind, Stacking
 from api.promotions.coupons import CODE, Fault
@@ -19,7 +18,6 @@ USES_MAX: Final = 10**12
 CODES_AT_ONCE_MAX: Final = 10_000
 PREFIX_CHARACTERS_MAX: Final = 16
 
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 PerUserMax = Annotated[int, msgspec.Meta(ge=1, le=PER_USER_MAX)]
 UsesMax = Annotated[int, msgspec.Meta(ge=1, le=USES_MAX)]
 # As people type it: in either case.

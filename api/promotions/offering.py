@@ -55,7 +55,7 @@ async def add_promotion(
         body.terms.priority,
         since,
         until,
-        body.per_user_max,
+        _per_user_max(body),
         body.uses_max,
     )
     await connection.execute(
@@ -94,7 +94,7 @@ async def change_promotion(
         body.terms.priority,
         since,
         until,
-        body.per_user_max,
+        _per_user_max(body),
         body.uses_max,
     )
     await _set_cap(connection, promotion_id, body.uses_max)
@@ -174,6 +174,11 @@ async def list_redemptions(
         rows_max,
     )
     return rows
+
+
+def _per_user_max(body: PromotionBody | PromotionChange) -> int | None:
+    """Who is new is so for several checkouts at once, until one of them is an order: one counts."""
+    return 1 if body.terms.new_buyers_only else body.per_user_max
 
 
 def _validity(since: datetime, until: datetime | None) -> tuple[datetime, datetime | None]:

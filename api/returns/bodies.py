@@ -7,7 +7,8 @@ from typing import Annotated
 import msgspec
 
 from api.answers import time_text
-from api.orders.pages import LIMIT, After, Limit, Moment, check_moments
+from api.moments import Moment, check_moments
+from api.orders.pages import LIMIT, After, Limit
 from engine.model import public_id
 from engine.sales.sale import epoch_ms
 

@@ -1,6 +1,5 @@
 """The calls on reviews: read them, write one of what one bought, vote."""
 
-from datetime import datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -9,6 +8,7 @@ from aiohttp import web
 from api.answers import Answer, personal
 from api.front import Front
 from api.language import language_of
+from api.moments import Moment, check_moments
 from api.paging import PAGE_DEFAULT, PAGE_MAX, cursor, cursor_text
 from api.problems import Code, Refusal
 from api.queries import read_query
@@ -48,8 +48,11 @@ class PageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TimeEnd(msgspec.Struct, frozen=True, array_like=True):
     """The last review of a page in the order of time."""
 
-    created_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    created_at: Moment
     review_id: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,128}\Z")]
+
+    def __post_init__(self) -> None:
+        check_moments(self.created_at)
 
 
 class HelpfulEnd(msgspec.Struct, frozen=True, array_like=True):

@@ -23,7 +23,7 @@ class Tariff(msgspec.Struct, frozen=True):
 
 
 def fee_minor(tariff: Tariff, weight_grams: int, subtotal_minor: int | None = None) -> int | None:
-    """In the tariff's currency; None for what is too heavy. `subtotal_minor`: None where unknown."""
+    """In the tariff's currency; None for what is too heavy, or dearer than MINOR_MAX. `subtotal_minor`: None where unknown."""
     assert weight_grams >= 0, weight_grams
     if tariff.grams_max is not None and weight_grams > tariff.grams_max:
         return None
@@ -31,4 +31,5 @@ def fee_minor(tariff: Tariff, weight_grams: int, subtotal_minor: int | None = No
     if free_from is not None and subtotal_minor is not None and subtotal_minor >= free_from:
         return 0
     further_grams = max(weight_grams - tariff.first_grams, 0)
-    return tariff.first_minor + -(-further_grams // tariff.step_grams) * tariff.step_minor
+    fee = tariff.first_minor + -(-further_grams // tariff.step_grams) * tariff.step_minor
+    return fee if fee <= MINOR_MAX else None

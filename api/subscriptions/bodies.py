@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from api.answers import time_text
+from api.moments import Moment, check_moments
 from api.paging import PAGE_DEFAULT, PAGE_MAX
 from api.subscriptions.message import message_id
 from api.subscriptions.store import Delivery, DeliveryState, Subscription, SubscriptionState
@@ -21,7 +22,6 @@ Url = Annotated[
     str, msgspec.Meta(max_length=500, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?\Z")
 ]
 Description = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
-Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class SubscriptionWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,8 +44,11 @@ class SubscriptionChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 class ReplayWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a replay: the events from `since` up to `until`, now if it is left out."""
 
-    since: Time
-    until: Time | None = None
+    since: Moment
+    until: Moment | None = None
+
+    def __post_init__(self) -> None:
+        check_moments(self.since, self.until)
 
 
 class DeliveriesQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -115,6 +115,8 @@ async def test_forged_stale_changed_and_strange_events_are_refused(served: Serve
     order_id = await till.buy()
     shipment_id = await ship(served, carrier, order_id)
     good = msgspec.json.encode(event(shipment_id, ParcelState.DELIVERED))
+    beyond = good.replace(b"2026-11-12T03:00:00Z", b"9999-12-31T23:59:59-12:00")
+    assert beyond != good
     now_ms = served.engine.clock.now_ms()
     for headers, body in (
         ({}, good),
@@ -122,6 +124,7 @@ async def test_forged_stale_changed_and_strange_events_are_refused(served: Serve
         (sign(CARRIER_SECRET, good, now_ms - 600_000), good),
         (sign(CARRIER_SECRET, good, now_ms + 600_000), good),
         (sign(CARRIER_SECRET, good, now_ms), good + b" "),
+        (sign(CARRIER_SECRET, beyond, now_ms), beyond),
         (sign(CARRIER_SECRET, good, now_ms) | {TIMESTAMP_HEADER: "soon"}, good),
         (sign(CARRIER_SECRET, good, now_ms) | {SIGNATURE_HEADER: "00"}, good),
         (sign(CARRIER_SECRET, b"{", now_ms), b"{"),

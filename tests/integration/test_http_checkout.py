@@ -115,6 +115,8 @@ async def test_a_quote_is_what_is_charged(served: Served) -> None:
     assert [refused["code"] for refused in quote["refused"]] == ["NONE"]
     assert [method["method_id"] for method in quote["shipping_methods"]] == ["standard", "next-day"]
     wishes |= {"coupons": ["SPRING"], "shipping_method": "standard"}
+    dreamt = await served.post("/v1/cart/quote", user="u1", body=wishes | {"points": 501})
+    assert dreamt.code == "points_short"
     quoted = (await served.post("/v1/cart/quote", user="u1", body=wishes)).json["quote"]
     assert (quoted["subtotal_minor"], quoted["discount_minor"]) == (6000, 1000)
     assert (quoted["points"], quoted["points_minor"], quoted["shipping_minor"]) == (200, 200, 800)

@@ -384,6 +384,11 @@ async def test_promotions_for_new_buyers_are_for_those_without_an_order(pool: Po
         None: 2,
     }
     assert found["old"].refused[0].reason == "coupon_not_applicable"
+    told = [await quoted(pool) for _ in range(2)]
+    assert [await check_out(pool, each, n) for n, each in enumerate(told, 3)] == [
+        "taken",
+        "coupon_used",
+    ]
 
 
 async def test_only_what_counts_now_applies_without_a_code_in_its_order(pool: Pool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from api.paging import cursor_text
 from api.tokens import Role
 from engine.servers import EmbeddedValkey
 from tests.support.front import Reply, Served, serve
@@ -190,6 +191,8 @@ async def test_pages_neither_repeat_nor_miss_a_review(served: Served, sort: str)
         [each["review_id"] for each in written[:3]],
     )
     await votes
+    beyond = cursor_text(["0001-01-01T00:00:00+12:00", "rev"])
+    assert (await page(served, f"?after={beyond}"))["code"] == "invalid_request"
     seen: list[str] = []
     query = f"?sort={sort}&limit=2"
     while query:
