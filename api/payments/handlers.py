@@ -1,5 +1,6 @@
 """The calls on payments. The provider is called by the worker, never here."""
 
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -9,6 +10,7 @@ from api.answers import Answer, personal, public
 from api.front import Front, order_ids
 from api.language import language_of
 from api.orders.store import OrderBook, PaymentBody, PaymentRow, payment_body
+from api.payments.undrained import order_on_its_way
 from api.problems import Code, Refusal
 from api.reservations.decision import check_key
 from api.routing import Route
@@ -16,7 +18,7 @@ from api.spec import IDEMPOTENCY_KEY, LOCATION, Access, Spec
 from api.tokens import Identity, Role
 from engine.admission.limit import Priority
 from engine.errors import UnknownReservation
-from engine.model import Money, ReservationState
+from engine.model import Money
 from engine.payment.provider import ActionKind
 from engine.payment.service import Visit
 
@@ -70,19 +72,22 @@ async def start_payment(front: Front, request: web.Request) -> Answer:
     if body.provider not in front.providers:
         known = ", ".join(sorted(front.providers)) or "none"
         raise Refusal(Code.INVALID_REQUEST, f"provider: must be one of {known}.")
+    start = partial(
+        front.engine.payments.start,
+        *ids,
+        identity.user_id,
+        body.provider,
+        body.options,
+        _key(front, request),
+        visit=Visit(body.return_path, front.address(request), language_of(request)),
+        currencies=front.providers[body.provider].offer.currencies,
+    )
     try:
-        payment = await front.engine.payments.start(
-            *ids,
-            identity.user_id,
-            body.provider,
-            body.options,
-            _key(front, request),
-            visit=Visit(body.return_path, front.address(request), language_of(request)),
-            currencies=front.providers[body.provider].offer.currencies,
-        )
+        payment = await start()
     except UnknownReservation:
-        await refuse_undrained(front, identity, *ids)
-        raise
+        if await order_on_its_way(front, request, *ids) is None:
+            raise
+        payment = await start()
     shown = await _find(front, payment.payment_id)
     return personal(payment_body(shown), 201, ("Location", f"/v1/payments/{payment.payment_id}"))
 
@@ -105,31 +110,31 @@ async def show_payment(front: Front, request: web.Request) -> Answer:
 
 
 async def ask_refund(front: Front, request: web.Request) -> Answer:
-    """For the buyer and for operators. 202: the provider is asked by the worker."""
+    """For the buyer, until the order is sent, and for operators. 202: the worker asks the provider."""
     identity = front.caller(request)
     payment = await _visible(front, request, identity)
-    return await refund(front, request, payment.payment_id, identity.user_id)
+    by_operator = identity.role is Role.OPERATOR
+    return await refund(
+        front, request, payment.payment_id, identity.user_id, unless_sent=not by_operator
+    )
 
 
-async def refund(front: Front, request: web.Request, payment_id: str, actor: str) -> Answer:
+async def refund(
+    front: Front,
+    request: web.Request,
+    payment_id: str,
+    actor: str,
+    *,
+    unless_sent: bool = False,
+) -> Answer:
     """A body may name the amount, to be safe; it must be the whole of it."""
     body = await front.bodies.optional_json(request, _refund_decoder, RefundBody())
     if body.amount is not None:
         payment = await _find(front, payment_id)
         if body.amount != Money(payment.amount_minor, payment.currency):
             raise Refusal(Code.INVALID_REQUEST, "amount: only the whole payment can be refunded.")
-    await front.engine.payments.request_refund(payment_id, actor)
+    await front.engine.payments.request_refund(payment_id, actor, unless_sent=unless_sent)
     return personal(payment_body(await _find(front, payment_id)), 202)
-
-
-async def refuse_undrained(
-    front: Front, identity: Identity, sale_id: str, reservation_id: str
-) -> None:
-    """Raises Refusal with a kinder word than 404 for a reservation whose order is on its way."""
-    inventory = front.engine.inventory
-    found = await inventory.reservation(sale_id, identity.user_id, reservation_id)
-    if found is not None and found.state is ReservationState.RESERVED:
-        raise Refusal(Code.UNAVAILABLE, "The order is being stored; ask again in a moment.")
 
 
 def _sorted(currencies: frozenset[str] | None) -> list[str] | None:
@@ -188,7 +193,8 @@ _SHOW: Final = Spec(
 _REFUND: Final = Spec(
     tag=_TAG,
     summary="Ask for the money back",
-    description="202: the worker asks the provider. A body may name the amount, which is the whole.",
+    description="202: the worker asks the provider. A body may name the amount, which is the whole. "
+    "What was sent has to come back first: buyers ask for a return.",
     body=RefundBody,
     body_required=False,
     answers={202: PaymentBody},

@@ -18,6 +18,8 @@ from engine.store.sales import log_audit
 WEBHOOK_BATCH_MAX: Final = 200  # Webhooks stored per statement: one commit, hence one fsync.
 WEBHOOK_QUEUE_MAX: Final = 2000  # Beyond it Overloaded; the provider delivers again.
 
+SENT: Final = frozenset({OrderStatus.SHIPPED, OrderStatus.DELIVERED})
+
 
 class Payment(msgspec.Struct, frozen=True):
     """A payment as its buyer may see it."""
@@ -117,9 +119,11 @@ class PaymentService:
                 rows = await store.payments_of(connection, sale_id, reservation_id)
         return [_payment(row) for row in rows]
 
-    async def request_refund(self, payment_id: str, actor: str) -> Payment:
+    async def request_refund(
+        self, payment_id: str, actor: str, *, unless_sent: bool = False
+    ) -> Payment:
         """Records that a captured payment goes back; asking again changes nothing, except where the
-        provider was given up on: then it is tried again.
+        provider was given up on: then it is tried again. `unless_sent`: not while the goods are out.
 
         Raises Conflict `not_refundable`, UnknownReservation.
         """
@@ -130,6 +134,8 @@ class PaymentService:
                 if row is None:
                     raise UnknownReservation("There is no such payment.")
                 if row["status"] == PaymentStatus.CAPTURED:
+                    if unless_sent:
+                        await _check_not_sent(connection, row)
                     await self._refund(connection, row["sale_id"], payment_id, actor)
                     row = await store.find_payment(connection, payment_id)
                 elif row["status"] == PaymentStatus.REFUNDING:
@@ -174,6 +180,13 @@ class PaymentService:
             async with self._pool.acquire() as connection:
                 new = await store.add_webhooks(connection, webhooks)
         return [(provider, event_id) in new for provider, event_id, _ in webhooks]
+
+
+async def _check_not_sent(connection: Connection, payment: store.Row) -> None:
+    """Under the order's lock, so that it is not sent in this moment. Raises Conflict."""
+    status = await store.status_of_order(connection, payment["sale_id"], payment["reservation_id"])
+    if status in SENT:
+        raise Conflict("not_refundable", "It was sent: ask for a return.")
 
 
 def _check_payable(status: str, payments: int) -> None:

@@ -58,12 +58,23 @@ async def test_a_reservation_shows_its_order_once_there_is_one(served: Served) -
 
 async def test_before_it_is_stored_an_order_is_on_its_way_not_unknown(served: Served) -> None:
     reservation_id = (await served.reserve("u1")).json["reservation_id"]
-    for reply in (
-        await served.get(f"/v1/orders/{reservation_id}", user="u1"),
-        await served.post(f"/v1/orders/{reservation_id}/payments", user="u1"),
+    for reply in await asyncio.gather(
+        served.get(f"/v1/orders/{reservation_id}", user="u1"),
+        served.post(f"/v1/orders/{reservation_id}/payments", user="u1"),
     ):
         assert (reply.status, reply.code) == (503, "unavailable")
         assert "being stored" in reply.json["detail"]
+
+
+async def test_who_pays_or_looks_before_the_order_is_stored_waits_for_it(served: Served) -> None:
+    reservation_id = (await served.reserve("u1")).json["reservation_id"]
+    shown, paid, _ = await asyncio.gather(
+        served.get(f"/v1/orders/{reservation_id}", user="u1"),
+        served.post(f"/v1/orders/{reservation_id}/payments", user="u1"),
+        served.drain(),
+    )
+    assert (shown.status, shown.json["status"]) == (200, "awaiting_payment")
+    assert (paid.status, paid.json["order_id"]) == (201, reservation_id)
 
 
 async def test_what_belongs_to_another_does_not_exist(served: Served) -> None:
@@ -206,6 +217,23 @@ async def test_refunds_are_asked_for_by_the_buyer_or_an_operator(served: Served)
     refused = await served.post(f"/v1/payments/{started.json['payment_id']}/refunds", user="u1")
     assert (refused.status, refused.code) == (409, "not_refundable")
     assert (await served.operate("/payments/pay_x/refunds")).code == "not_found"
+
+
+@pytest.mark.parametrize("moves", [("paid", "shipped"), ("paid", "shipped", "delivered")])
+async def test_what_was_sent_is_refunded_by_operators_and_to_buyers_after_a_return_only(
+    served: Served, moves: tuple[str, ...]
+) -> None:
+    payment_id = await pay(served, await buy(served))
+    for status in moves:
+        await served.engine.pool.execute("UPDATE orders SET status = $1", status)
+    path = f"/v1/payments/{payment_id}/refunds"
+    refused = await served.call("POST", path, user="u1", accept_language="zh-CN")
+    assert (refused.status, refused.code) == (409, "not_refundable")
+    assert refused.json["detail"] == "已发货，请申请退货。"
+    assert (await served.get(f"/v1/payments/{payment_id}", user="u1")).json["status"] == "captured"
+    assert (await served.call("POST", path, user="op", role=Role.OPERATOR)).status == 202
+    again = await served.call("POST", path, user="u1")  # It goes back already: nothing to hinder.
+    assert again.status == 202
 
 
 async def test_a_refund_of_a_part_is_refused_and_of_the_whole_is_not(served: Served) -> None:
