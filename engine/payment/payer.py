@@ -109,7 +109,10 @@ class Payer:
         with postgres_errors():
             async with self._pool.acquire() as connection:
                 unheard = await take_unheard(
-                    connection, after_seconds=QUERY_AFTER_SECONDS, count=QUERY_BATCH_MAX
+                    connection,
+                    after_seconds=QUERY_AFTER_SECONDS,
+                    count=QUERY_BATCH_MAX,
+                    cut_off=self._cut_off(),
                 )
         answers = await asyncio.gather(*(self._query(row) for row in unheard))
         results = [result for result in answers if result is not None]
@@ -125,7 +128,7 @@ class Payer:
 
     async def _pay_or_wait(self) -> int:
         served = await self.pay_once()
-        if self._provider_away:
+        if self._provider_away or self._cut_off():
             await pause(self._stopped, AWAY_SECONDS)
         return served
 
@@ -137,7 +140,11 @@ class Payer:
         with postgres_errors():
             async with self._pool.acquire() as connection, connection.transaction():
                 messages = await outbox.take(
-                    connection, self._kinds_now(), count=BATCH_MAX, lease_seconds=LEASE_SECONDS
+                    connection,
+                    self._kinds_now(),
+                    count=BATCH_MAX,
+                    lease_seconds=LEASE_SECONDS,
+                    cut_off=self._cut_off(),
                 )
                 if not messages:
                     return [], {}
@@ -153,12 +160,20 @@ class Payer:
         return messages, charges
 
     def _kinds_now(self) -> Sequence[str]:
-        """While no provider may be asked, what needs one stays in the outbox as it is."""
-        return WITHOUT_PROVIDER if self._is_cut_off() else self._kinds
+        """What needs a provider that may not be asked stays in the outbox as it is."""
+        if self._is_cut_off():
+            return WITHOUT_PROVIDER
+        if self._capture_with in self._cut_off():
+            return KINDS
+        return self._kinds
+
+    def _cut_off(self) -> list[str]:
+        """The providers whose breakers are open: they hold up nobody who pays with another."""
+        return [name for name, provider in self._providers.items() if is_cut_off(provider)]
 
     def _is_cut_off(self) -> bool:
-        """Whether every provider's breaker is open."""
-        return bool(self._providers) and all(map(is_cut_off, self._providers.values()))
+        """Whether that is all of them."""
+        return bool(self._providers) and len(self._cut_off()) == len(self._providers)
 
     async def _make_captures(
         self, connection: Connection, orders: Sequence[tuple[str, str]]

@@ -38,25 +38,38 @@ class Message(msgspec.Struct, frozen=True):
 
 
 async def take(
-    connection: Connection, kinds: Sequence[str], *, count: int, lease_seconds: float
+    connection: Connection,
+    kinds: Sequence[str],
+    *,
+    count: int,
+    lease_seconds: float,
+    cut_off: Sequence[str] = (),
 ) -> list[Message]:
-    """Leases the oldest due messages; those of other takers are passed over, and those that need the
-    stock of a fenced sale, so that they hold nobody else's up.
+    """Leases the oldest due messages; passed over are those of other takers, those that need the
+    stock of a fenced sale, and those on payments of providers that are cut off, so that they hold
+    nobody else's up.
     """
-    rows = await connection.fetch(_take_statement(tuple(kinds)), count, lease_seconds)
+    statement = _take_statement(tuple(kinds), some_cut_off=bool(cut_off))
+    parameters = (count, lease_seconds, *([list(cut_off)] if cut_off else []))
+    rows = await connection.fetch(statement, *parameters)
     return [Message(*row) for row in sorted(rows, key=itemgetter("message_id"))]
 
 
 @cache
-def _take_statement(kinds: tuple[str, ...]) -> str:
+def _take_statement(kinds: tuple[str, ...], *, some_cut_off: bool = False) -> str:
     """The kinds are words of the program's own, written out: a parameter would hide from the planner
     that a partial index fits. An array and not IN: for a table that was empty when last analysed the
     planner would join, and run the inner select anew for every row, 30 s long. NOT IN (SELECT …) and
     not <> ALL (ARRAY(…)): of an array it expects that next to nothing is left, and sorts the table.
+    A payment's provider is a value and not an EXISTS: looked up by key, never joined.
     """
     assert all(kind.replace("_", "").isalpha() for kind in kinds), kinds
     words = ", ".join(f"'{kind}'" for kind in kinds)
     need_stock = ", ".join(f"'{kind}'" for kind in NEED_STOCK)
+    of_others = """
+              AND (kind = 'late_capture' OR coalesce(
+                  (SELECT provider FROM payments WHERE payment_id = reference), '') <> ALL ($3::text[]))
+        """
     return f"""
         UPDATE outbox
         SET due_at = now() + make_interval(secs => $2), attempts = attempts + 1
@@ -65,6 +78,7 @@ def _take_statement(kinds: tuple[str, ...]) -> str:
             WHERE kind IN ({words}) AND due_at <= now()
               AND (kind NOT IN ({need_stock})
                    OR sale_id NOT IN (SELECT sale_id FROM sales WHERE fenced IS NOT NULL))
+              {of_others if some_cut_off else ""}
             ORDER BY message_id LIMIT $1 FOR UPDATE SKIP LOCKED
         ))
         RETURNING message_id, kind, sale_id, reference, user_id, reason, attempts

@@ -246,8 +246,10 @@ async def write_payments(connection: Connection, changes: Sequence[Change]) -> N
         )
 
 
-async def take_unheard(connection: Connection, *, after_seconds: float, count: int) -> list[Row]:
-    """Payments to ask the provider about, longest not asked about first.
+async def take_unheard(
+    connection: Connection, *, after_seconds: float, count: int, cut_off: Sequence[str] = ()
+) -> list[Row]:
+    """Payments to ask the provider about, longest not asked about first; none of those `cut_off`.
 
     Asked after `after_seconds`, then ever more rarely: each pause is half the payment's age. An
     order whose deadline has passed is asked for once at once, because its expiry waits for it. One
@@ -261,7 +263,8 @@ async def take_unheard(connection: Connection, *, after_seconds: float, count: i
           AND asked.payment_id = ANY (ARRAY(
             SELECT p.payment_id
             FROM payments p JOIN orders o USING (sale_id, reservation_id)
-            WHERE p.status IN ('created', 'pending', 'refunding') AND (
+            WHERE p.status IN ('created', 'pending', 'refunding')
+              AND p.provider <> ALL ($3::text[]) AND (
                 (p.status <> 'created'
                     AND p.updated_at < now() - greatest(
                         make_interval(secs => $1), (p.updated_at - p.created_at) / 2)
@@ -278,6 +281,7 @@ async def take_unheard(connection: Connection, *, after_seconds: float, count: i
         """,
         after_seconds,
         count,
+        list(cut_off),
     )
     return rows
 

@@ -15,12 +15,14 @@ from engine.admission import unreachable_servers
 from engine.admission.breaker import IN_A_ROW_MAX, Breaker, BreakerState
 from engine.clock import ManualClock, SystemClock
 from engine.errors import CircuitOpen, StoreUnavailable
+from engine.payment import payer as payer_module
 from engine.payment.guarded import GuardedProvider
 from engine.payment.late import LateCaptures
 from engine.payment.payer import Payer
+from engine.payment.provider import Provider
 from engine.servers import EmbeddedPostgres, EmbeddedValkey
 from engine.store.database import Pool, connect, open_pool, postgres_errors
-from tests.support.shop import Shop
+from tests.support.shop import ObedientProvider, Shop
 from tests.support.waiting import until
 
 CLOSED, OPEN = BreakerState.CLOSED, BreakerState.OPEN
@@ -167,11 +169,11 @@ async def shop(
     await shop.close()
 
 
-def guarded_payer(shop: Shop, breaker: Breaker) -> Payer:
+def guarded_payer(shop: Shop, breaker: Breaker, **others: Provider) -> Payer:
     return Payer(
         shop.pool,
         shop.ids,
-        {"sandbox": GuardedProvider(shop.provider, breaker)},
+        {"sandbox": GuardedProvider(shop.provider, breaker), **others},
         LateCaptures(shop.pool, shop.inventory, shop.directory),
         capture_with="sandbox",
         concurrency_max=1,
@@ -213,6 +215,31 @@ async def test_payments_wait_in_the_outbox_while_their_provider_is_cut_off(shop:
     assert not payer.is_away
     assert len(shop.provider.charges) == 20
     assert await shop.pool.fetchval("SELECT count(*) FROM outbox WHERE kind = 'pay'") == 0
+
+
+async def test_a_provider_that_is_cut_off_holds_up_nobody_who_pays_with_another(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payer_module, "BATCH_MAX", 4)
+    monkeypatch.setattr(payer_module, "QUERY_BATCH_MAX", 4)
+    breaker, other = make_breaker("sandbox", ManualClock()), ObedientProvider()
+    payer = guarded_payer(shop, breaker, other=other)
+    orders = await shop.order([f"u{n}" for n in range(10)])
+    for number, order in enumerate(orders[:-1]):
+        await shop.pay(order, f"u{number}")
+    last = await shop.payments.start("demo", orders[-1], "u9", "other", {}, "k")
+    for _ in range(IN_A_ROW_MAX):
+        breaker.failed()
+
+    assert await payer.pay_once() == 1, "those of the provider that is cut off are not even taken"
+    assert await shop.payment_status(last.payment_id) == "captured"
+    assert shop.provider.calls.total() == 0
+
+    await shop.pool.execute(
+        "UPDATE payments SET status = 'pending', updated_at = now() - interval '1 hour'"
+    )
+    assert await payer.query_once() == 1, "nor are they asked about"
+    assert (shop.provider.calls.total(), other.calls["query"]) == (0, 1)
 
 
 async def test_a_provider_that_refuses_is_not_down(shop: Shop) -> None:
