@@ -96,14 +96,15 @@ class Facets(msgspec.Struct, frozen=True):
 
 
 class FoundProducts(msgspec.Struct, frozen=True):
-    """A page. `corrected` is the query that was searched instead, where nothing was found for the
-    one that was asked."""
+    """A page. Where nothing was found for the query that was asked, `corrected` is that with its
+    typing errors put right, and `left_out` are the words without which something was found."""
 
     products: list[FoundProduct]
     total: int
     total_is_least: bool
     next: str | None = None
     corrected: str | None = None
+    left_out: list[str] = []
     facets: Facets | None = None
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from api.catalogue.offers import BASE_CURRENCY
 from api.pricing.money import digits
 from api.search.bodies import ProductsQuery
 from api.search.lexemes import any_of, in_category, of_brand, quoted
@@ -95,14 +96,21 @@ class Price:
 
     def expression(self, parameters: Parameters) -> str:
         if self.currency == self.base:
-            return "base_price"
+            return self._base(parameters)
         # The currency must be the index's constant when the plan is made: as a parameter it is.
         listed = f"(prices -> {parameters.add(self.currency)}::text)::bigint"
         if self.rate is None:
             return listed
         # Between smallest units: yen have none, yuan a hundred.
         factor = parameters.add(self.rate.scaleb(digits(self.currency) - digits(self.base)))
-        return f"coalesce({listed}, round(base_price * {factor}::numeric)::bigint)"
+        base = self._base(parameters)
+        return f"coalesce({listed}, round({base} * {factor}::numeric)::bigint)"
+
+    def _base(self, parameters: Parameters) -> str:
+        """A column of the index, if the shop's own currency is the one it has a column for."""
+        if self.base == BASE_CURRENCY:
+            return "base_price"
+        return f"(prices -> {parameters.add(self.base)}::text)::bigint"
 
 
 def conditions(

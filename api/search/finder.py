@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 
 from api.search.correction import correct
 from api.search.filters import BRAND, CATEGORY, PRICE
 from api.search.query import read_wish
+from api.search.relaxing import relax
 from api.search.statement import Search, statement
 from engine.errors import DoorbusterError
 from engine.store.database import Connection, Pool, postgres_errors
@@ -42,6 +43,16 @@ class SearchTooDear(DoorbusterError):
     """The search took longer than any may, and was stopped."""
 
 
+class Instead(NamedTuple):
+    """What was searched where nothing was found for what was asked."""
+
+    corrected: str | None = None  # the query with its typing errors put right
+    left_out: tuple[str, ...] = ()
+
+
+_AS_ASKED: Final = Instead()
+
+
 @dataclass(frozen=True)
 class Found:
     """A page of matches as rows, and what is known of all of them."""
@@ -52,7 +63,7 @@ class Found:
     last_value: Any = None  # of the last row shown, in the order asked for
     has_more: bool = False
     total: int = 0
-    corrected: str | None = None
+    instead: Instead = _AS_ASKED
     facets: dict[str, list[Any]] = field(default_factory=dict)
     facets_are_least: bool = False
     category_names: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -105,11 +116,9 @@ def _day(now: datetime) -> date:
 
 
 async def _find(connection: Connection, search: Search) -> Found:
-    row, corrected = await _look(connection, search), None
-    if not row["total"] and search.wish.is_ranking and (text := search.query.q):
-        corrected = await correct(connection, text)
-        if corrected is not None:
-            row = await _look(connection, replace(search, wish=read_wish(corrected)))
+    row, instead = await _look(connection, search), _AS_ASKED
+    if not row["total"] and search.wish.is_ranking:
+        row, instead = await _look_further(connection, search, row)
     limit = search.query.limit
     ids, keys = row["products"][:limit], row["keys"][:limit]
     names = (CATEGORY, BRAND, PRICE) if search.query.facets else ()
@@ -121,11 +130,26 @@ async def _find(connection: Connection, search: Search) -> Found:
         last_value=keys[-1] if keys else None,
         has_more=len(row["products"]) > limit,
         total=row["total"],
-        corrected=corrected if row["total"] else None,
+        instead=instead,
         facets=facets,
         facets_are_least=any(row.get(f"of_{name}", row["total"]) > search.most for name in names),
         category_names=await _names(connection, facets),
     )
+
+
+async def _look_further(connection: Connection, search: Search, row: Any) -> tuple[Any, Instead]:
+    """What is found with typing errors put right, then with words left out; `row` if nothing is."""
+    corrected = await correct(connection, text := search.query.q or "")
+    if corrected is not None:
+        better = await _look(connection, replace(search, wish=read_wish(corrected)))
+        if better["total"]:
+            return better, Instead(corrected)
+    relaxed = await relax(connection, corrected or text)
+    if relaxed is not None:
+        better = await _look(connection, replace(search, wish=read_wish(relaxed.text)))
+        if better["total"]:
+            return better, Instead(corrected, tuple(relaxed.left_out))
+    return row, _AS_ASKED
 
 
 async def _look(connection: Connection, search: Search) -> Any:

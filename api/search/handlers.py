@@ -58,22 +58,23 @@ async def suggest_words(front: Front, request: web.Request) -> Answer:
 
 
 def _search(front: Front, request: web.Request) -> Search:
-    search = search_of(read_query(request, ProductsQuery), front.engine.clock.now_ms())
+    query, base = read_query(request, ProductsQuery), front.engine.settings.currency_default
+    search = search_of(query, front.engine.clock.now_ms(), base)
     after = cursor(request, _key_decoder)
     if after is not None and not fits(after, search.sort):
         raise Refusal(Code.INVALID_REQUEST, _BAD_KEY)
     return replace(search, after=after)
 
 
-def search_of(query: ProductsQuery, now_ms: int) -> Search:
+def search_of(query: ProductsQuery, now_ms: int, base: str = BASE_CURRENCY) -> Search:
     """The first page of what is asked for. Raises Refusal."""
-    currency = query.currency or BASE_CURRENCY
+    currency = query.currency or base
     if not is_currency(currency):
         raise Refusal.of(invalid([FieldError("currency", "is none of ISO 4217 that is in use")]))
     return Search(
         query=query,
         wish=read_wish(query.q or ""),
-        price=Price(currency, BASE_CURRENCY),
+        price=Price(currency, base),
         bands=bands_of(currency),
         now=datetime.fromtimestamp(now_ms / 1000, UTC),
     )
@@ -97,7 +98,8 @@ ROUTES: Final = (
             description=(
                 "With `q`, products are searched in Chinese and English: all words must be there,"
                 ' words in "quotes" side by side, words after a minus not at all. If nothing matches,'
-                " a mistyped word is put right and told as `corrected`. Without `q` they are listed."
+                " a mistyped word is put right and told as `corrected`; then words are left out until"
+                " something has the others, and told as `left_out`. Without `q` they are listed."
                 " The order is by relevance with `q` and newest first without, if `sort` says nothing;"
                 " by price, only products that have one in `currency` are shown."
             ),

@@ -36,7 +36,8 @@ def products_body(found: Found, language: str) -> FoundProducts:
         total=min(found.total, search.most),
         total_is_least=found.total_is_least,
         next=_next(search, found) if found.has_more else None,
-        corrected=found.corrected,
+        corrected=found.instead.corrected,
+        left_out=list(found.instead.left_out),
         facets=_facets(search, found, language) if search.query.facets else None,
     )
 

@@ -92,6 +92,24 @@ async def test_nonsense_finds_nothing_and_is_not_corrected(served: Served) -> No
     assert (body["total"], body["products"], body["corrected"]) == (0, [], None)
 
 
+async def test_where_nothing_has_all_words_those_with_most_are_shown_and_said_so(
+    served: Served,
+) -> None:
+    ears = {"ears-1", "ears-2"}
+    for q, left_out, found in (
+        ("waterproof headphones", ["waterproof"], ears),
+        ("防水耳机", ["防水"], ears),
+        ("headphones waterproof -wireless", ["waterproof"], {"ears-2"}),
+        ("aurora kettle", ["aurora"], {"kettle-1"}),  # what it is stays, its brand does not
+        ('"leather case" headphones', ['"leather case"'], ears),
+    ):
+        body = await search(served, q)
+        assert (body["left_out"], set(ids(body))) == (left_out, found), q
+    # All its words are somewhere: only the filter leaves nothing.
+    body = await search(served, "aurora headphones", price_max=1)
+    assert (body["left_out"], body["total"]) == ([], 0)
+
+
 async def test_names_and_prices_are_in_the_language_and_currency_asked_for(served: Served) -> None:
     reply = await asked(served, "kettle", language="zh-CN,en;q=0.5", currency="USD")
     product = reply.json["products"][0]

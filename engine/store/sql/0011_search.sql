@@ -18,10 +18,12 @@ CREATE TABLE product_search (
 ) WITH (fillfactor = 90, toast_tuple_target = 512);
 ALTER TABLE product_search ALTER words SET STORAGE EXTERNAL, ALTER title SET STORAGE MAIN,
     ALTER path SET STORAGE MAIN, ALTER brand SET STORAGE MAIN, ALTER prices SET STORAGE MAIN;
--- Without a list of pending entries: every search would read it.
-CREATE INDEX product_search_words ON product_search USING gin (words) WITH (fastupdate = off);
-CREATE INDEX product_search_heads ON product_search
-    USING gin (ts_filter(title, '{a}')) WITH (fastupdate = off);
+-- Every search reads the list of pending entries: a short one. It makes writing a product three times
+-- as fast, as a list of megabytes does; the worker empties it.
+CREATE INDEX product_search_words ON product_search USING gin (words)
+    WITH (gin_pending_list_limit = 256);
+CREATE INDEX product_search_heads ON product_search USING gin (ts_filter(title, '{a}'))
+    WITH (gin_pending_list_limit = 256);
 CREATE INDEX product_search_brand ON product_search (brand);
 CREATE INDEX product_search_newest ON product_search (created_at, product_id);
 CREATE INDEX product_search_rating ON product_search (rating, product_id);
