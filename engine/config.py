@@ -294,7 +294,7 @@ def _check(name: str, value: object, problems: list[str]) -> Any:
     try:
         return msgspec.convert(value, _TYPES[name], strict=not isinstance(value, str))
     except msgspec.ValidationError as error:
-        shown = "***" if "secret" in name else repr(value)
+        shown = "***" if "secret" in name or "private_key" in name else repr(value)
         problems.append(f"{ENV_PREFIX}{name.upper()}={shown}: {error}")
         return None
 

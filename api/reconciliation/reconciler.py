@@ -116,7 +116,7 @@ async def settle_day(
     """Compares a statement and writes what was found."""
     offset = OFFSET_HOURS[wanted.provider]
     kept = await book.kept(wanted.provider, wanted.day, offset, lines)
-    differences = compare(lines, kept)
+    differences = await asyncio.to_thread(compare, lines, kept)
     await book.finish(wanted.reconciliation_id, len(lines), differences)
     metrics.reconciliation_differences.labels(wanted.provider).inc(len(differences))
     log = logger.warning if differences else logger.info

@@ -1,5 +1,6 @@
 """Alipay: page payments, queries, refunds, closing, notifications. Signatures are `alipay_signing`."""
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -179,7 +180,7 @@ class Alipay:
         )
         if reply.status != 200:
             raise ProviderUnavailable(f"Alipay answered {reply.status} for the bill of {day}.")
-        return alipay_bill.read_bill(reply.body)
+        return await asyncio.to_thread(alipay_bill.read_bill, reply.body)  # For seconds.
 
     def _not_begun(self, charge: Charge) -> ProviderResult:
         """The buyer was sent there and may still come, until the deadline that the gateway keeps."""

@@ -3,6 +3,7 @@
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Iterable
 from typing import Final
 
@@ -15,6 +16,17 @@ SUMMARY: Final = "汇总"  # In the name of the other file of the zip.
 TRADE_NO, ORDER_NO, KIND, AMOUNT = "支付宝交易号", "商户订单号", "业务类型", "订单金额（元）"
 KINDS: Final = {"交易": LineKind.PAYMENT, "退款": LineKind.REFUND}
 CURRENCY: Final = "CNY"
+# What the standard library raises for bytes that are none of it: cut short, changed or locked.
+DAMAGED: Final = (
+    ValueError,
+    KeyError,
+    EOFError,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 def read_bill(data: bytes) -> list[StatementLine]:
@@ -22,7 +34,7 @@ def read_bill(data: bytes) -> list[StatementLine]:
     try:
         text = _unpacked(data).decode(ENCODING)
         return list(_lines(text))
-    except (ValueError, KeyError, csv.Error, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise StatementUnreadable(f"It is no bill of Alipay: {error}") from error
 
 

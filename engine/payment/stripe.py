@@ -81,6 +81,7 @@ CURRENCIES: Final = frozenset(
 SEARCHABLE_MS: Final = 300_000
 PAGE_MAX: Final = 100  # Stripe's own.
 PAGES_MAX: Final = 5000  # Of one day: half a million movements.
+PAID_BACK_BEFORE: Final = "charge_already_refunded"
 # Faults of Stripe's, of our key, or a wish for patience: they say nothing of the charge.
 AWAY: Final = frozenset({401, 403, 408, 409, 425, 429})
 
@@ -141,7 +142,7 @@ class Stripe:
     async def query(self, charge: Charge) -> ProviderResult:
         intent = await self._find(charge)
         if intent is None:
-            return ProviderResult(charge.payment_id, ChargeStatus.UNKNOWN)
+            return self._not_found(charge)
         if is_paid_back(intent):
             refund = await self._refund_of(charge.payment_id, intent["id"])
             if refund is not None and refund.status is ChargeStatus.REFUNDED:
@@ -155,17 +156,25 @@ class Stripe:
         return await self._move(charge, "cancel")
 
     async def refund(self, charge: Charge) -> ProviderResult:
-        """All that was paid. Repeated, the same refund is asked after: its first answer is stale."""
+        """All that was paid. One that came to nothing is not tried again: that is for a person.
+
+        Without an Idempotency-Key, whose first answer would be repeated, be it a failure of Stripe's:
+        it never pays back more than was paid.
+        """
         intent = await self._find(charge)
         if intent is None:
-            return ProviderResult(charge.payment_id, ChargeStatus.UNKNOWN)
-        if is_paid_back(intent):
-            refund = await self._refund_of(charge.payment_id, intent["id"])
-            return refund or ProviderResult(charge.payment_id, ChargeStatus.PENDING)
+            return self._not_found(charge)
         if intent.get("status") != "succeeded":
             return self._result(intent, charge.payment_id)
+        refund = await self._refund_of(charge.payment_id, intent["id"])
+        if is_paid_back(intent):
+            return refund or ProviderResult(charge.payment_id, ChargeStatus.PENDING)
+        if refund is not None and refund.status is ChargeStatus.FAILED:
+            return refund
         wish = {"payment_intent": intent["id"], f"metadata[{PAYMENT_ID}]": charge.payment_id}
-        said = await self._post("/v1/refunds", wish, f"refund:{charge.payment_id}")
+        said = await self._post("/v1/refunds", wish)
+        if said.error.get("code") == PAID_BACK_BEFORE:
+            return ProviderResult(charge.payment_id, ChargeStatus.PENDING)
         return _read(lambda: refund_result(_accept(said), charge.payment_id))
 
     async def parse_webhook(
@@ -178,7 +187,7 @@ class Stripe:
 
     def read_event(self, body: bytes) -> WebhookEvent:
         try:
-            return event_of(json.loads(body))
+            return event_of(json.loads(body), self._account.publishable_key)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WebhookRefused(f"Stripe: the event makes no sense: {error}") from error
 
@@ -201,7 +210,7 @@ class Stripe:
 
     def _wish(self, request: PaymentRequest) -> dict[str, str]:
         capture = request.options.get("capture_method", self._account.capture.value)
-        if capture not in set(StripeCapture):
+        if not isinstance(capture, str) or capture not in set(StripeCapture):
             raise ProviderRefused("options.capture_method must be automatic or manual.")
         wish = {
             "amount": str(stripe_amount(request.amount_minor, request.currency)),
@@ -224,12 +233,9 @@ class Stripe:
         """Captures or cancels; where the state does not allow it, a query tells the state."""
         intent = await self._find(charge)
         if intent is None:
-            return ProviderResult(charge.payment_id, ChargeStatus.UNKNOWN)
-        said = await self._post(
-            f"/v1/payment_intents/{_segment(intent['id'])}/{verb}",
-            {},
-            f"{verb}:{charge.payment_id}",
-        )
+            return self._not_found(charge)
+        # Without an Idempotency-Key: the state decides, and a refusal of an earlier one is stale.
+        said = await self._post(f"/v1/payment_intents/{_segment(intent['id'])}/{verb}", {})
         if said.status != 200:
             return await self.query(charge)
         return self._result(said.body, charge.payment_id)
@@ -243,32 +249,32 @@ class Stripe:
         return _accept(await self._get(path, {"expand[]": "latest_charge"}))
 
     async def _search(self, charge: Charge) -> str | None:
-        """Raises ProviderUnavailable while a search may not know of it yet."""
         wish = {"query": f"metadata['{PAYMENT_ID}']:'{charge.payment_id}'"}
         found = _accept(await self._get("/v1/payment_intents/search", wish)).get("data") or []
-        if found:
-            return str(found[0]["id"])
-        if self._clock.now_ms() < charge.created_at_ms + SEARCHABLE_MS:
-            raise ProviderUnavailable("Stripe's search may not know of so new a charge.")
-        return None
+        return str(found[0]["id"]) if found else None
+
+    def _not_found(self, charge: Charge) -> ProviderResult:
+        """Pending while a search may not know of it yet. No failure: Stripe did answer."""
+        is_new = self._clock.now_ms() < charge.created_at_ms + SEARCHABLE_MS
+        status = ChargeStatus.PENDING if is_new else ChargeStatus.UNKNOWN
+        return ProviderResult(charge.payment_id, status)
 
     async def _refund_of(self, payment_id: str, intent_id: str) -> ProviderResult | None:
-        """The least certain word on the refunds of an intent that add up to all of it."""
+        """The least certain word on the refunds of an intent; FAILED where no other was made."""
         wish = {"payment_intent": intent_id, "limit": str(PAGE_MAX)}
         refunds = _accept(await self._get("/v1/refunds", wish)).get("data") or []
         words = [_read(lambda r=refund: refund_result(r, payment_id)) for refund in refunds]  # type: ignore[misc]
         held = [word for word in words if word.status is not ChargeStatus.FAILED]
-        return min(held, key=lambda word: word.status is ChargeStatus.REFUNDED, default=None)
+        failed = next((word for word in words if word.status is ChargeStatus.FAILED), None)
+        return min(held, key=lambda word: word.status is ChargeStatus.REFUNDED, default=failed)
 
     def _result(self, intent: dict[str, Any], payment_id: str) -> ProviderResult:
         return _read(lambda: intent_result(intent, payment_id, self._account.publishable_key))
 
-    async def _post(self, path: str, wish: Mapping[str, str], key: str) -> Said:
-        headers = {
-            **self._headers(),
-            "Content-Type": "application/x-www-form-urlencoded",
-            "Idempotency-Key": key,
-        }
+    async def _post(self, path: str, wish: Mapping[str, str], key: str | None = None) -> Said:
+        headers = {**self._headers(), "Content-Type": "application/x-www-form-urlencoded"}
+        if key is not None:
+            headers["Idempotency-Key"] = key
         return _said(await self._http.post(self._root + path, urlencode(wish).encode(), headers))
 
     async def _get(self, path: str, wish: Mapping[str, str]) -> Said:

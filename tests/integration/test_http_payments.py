@@ -130,10 +130,15 @@ async def test_phone_pays_wechat_in_its_browser_and_comes_back(practice: Practic
 
 @pytest.mark.parametrize(
     ("provider", "options"),
-    [("wechatpay", {"trade_type": "app"}), ("stripe", {"capture_method": "later"})],
+    [
+        ("wechatpay", {"trade_type": "app"}),
+        ("wechatpay", {"trade_type": ["h5"]}),
+        ("stripe", {"capture_method": "later"}),
+        ("stripe", {"capture_method": {"manual": True}}),
+    ],
 )
 async def test_option_that_the_provider_does_not_know_fails_the_payment_in_words(
-    practice: Practice, provider: str, options: dict[str, str]
+    practice: Practice, provider: str, options: dict[str, object]
 ) -> None:
     order = await practice.order(provider)
     payment = await practice.start(order, provider, options=options)

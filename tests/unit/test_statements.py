@@ -69,6 +69,17 @@ def zipped(*names: str) -> bytes:
     return packed.getvalue()
 
 
+def spoiled(at: int, byte: int) -> bytes:
+    """A zip of one bill with a byte that is another."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.csv", ALIPAY.encode("gbk"))
+    data = bytearray(packed.getvalue())
+    directory = data.index(b"PK\x01\x02")
+    data[directory + at] = byte
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     "data",
     [ALIPAY.encode("gbk"), zipped("明细.csv"), zipped("明细(汇总).csv", "明细.csv")],
@@ -108,6 +119,9 @@ def test_balance_transactions_of_stripe_tell_what_the_buyer_paid(pages: object) 
         b"a,b\n1,2",
         gzip.compress(WECHATPAY.encode())[:-9],
         zipped("a.csv", "b.csv"),
+        spoiled(-40, 0xFF),  # what is packed
+        spoiled(10, 99),  # by a method that nobody knows
+        spoiled(8, 1),  # and locked
         ALIPAY.replace("1299.00", "12x99").encode("gbk"),
         WECHATPAY.replace("`SUCCESS", "`LOST").encode(),
         b'{"data":[{"type":"charge","source":{}}]}',
