@@ -4,14 +4,28 @@ Pure. Leaves storing to `index`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from api.search.lexemes import in_category, of_brand, vector_text
-from api.search.words import Cut, cut_coarse, cut_name, cut_text, fold, gaps_of, han_runs, pairs_of
+from api.search.words import (
+    CUTS_MAX,
+    Cut,
+    cut_coarse,
+    cut_name,
+    cut_text,
+    fold,
+    gaps_of,
+    han_runs,
+    pairs_of,
+)
 
 TEXTS_MAX: Final = 200  # Of options and attributes: nobody reads more.
 WORD_LENGTH_MIN, WORD_LENGTH_MAX = 2, 24  # Of one that a typing error may have meant.
 START_LENGTH_MAX: Final = 80  # Of a name, as a beginning is looked for.
+
+_NO_WORDS: Final = Cut((), ())
 
 
 class Source(NamedTuple):
@@ -52,7 +66,10 @@ def document_of(source: Source) -> Document:
     own = merged(map(cut_name, source.categories[-1].values() if source.categories else ()))
     above = merged(cut_text(name) for each in source.categories[:-1] for name in each.values())
     brand = cut_text(source.brand)
-    rest = merged(map(cut_text, [*source.descriptions.values(), *_texts(source.details)]))
+    # SKUs repeat each other's options.
+    rest = merged(
+        map(cut_text, [*source.descriptions.values(), *dict.fromkeys(_texts(source.details))])
+    )
     title = [
         ("A", [*own.han_heads, *names.han_heads]),
         ("B", brand.han),
@@ -72,8 +89,8 @@ def document_of(source: Source) -> Document:
 
 
 def merged(cuts: Iterable[Cut]) -> Cut:
-    every = list(cuts)
-    return Cut(*(tuple(word for cut in every for word in cut[field]) for field in range(4)))
+    fields = zip(*[_NO_WORDS, *cuts], strict=True)
+    return Cut(*(tuple(chain.from_iterable(field)) for field in fields))
 
 
 def category_names(source: Source) -> Iterable[str]:
@@ -120,12 +137,14 @@ def gaps_text(word: str) -> str:
     return " ".join(gaps_of(word)) if han_runs(word) else ""
 
 
-def _grams(texts: Iterable[str]) -> Iterator[str]:
+def _grams(texts: Iterable[str]) -> list[str]:
+    return [gram for text in texts for gram in _grams_of(text)]
+
+
+@lru_cache(maxsize=CUTS_MAX)  # Brands and categories come again and again.
+def _grams_of(text: str) -> list[str]:
     """Each Han character, and each two side by side."""
-    for text in texts:
-        for run in han_runs(fold(text)):
-            yield from run
-            yield from pairs_of(run)
+    return [gram for run in han_runs(fold(text)) for gram in (*run, *pairs_of(run))]
 
 
 def _texts(values: Iterable[Any]) -> list[str]:
