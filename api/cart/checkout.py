@@ -8,6 +8,7 @@ import hashlib
 import hmac
 from typing import Final, NamedTuple
 
+import asyncpg
 import msgspec
 
 from api.cart.basket import Buyer, bill_of, buyer_of, holds, lock_ordinary_basket, read_basket
@@ -94,6 +95,8 @@ async def _begin_or_yield(front: Front, call: CheckoutCall) -> CheckedOut | Chec
         if earlier is None or earlier.state == DROPPED:
             raise
         return None
+    except asyncpg.DeadlockDetectedError:
+        return None  # A batch of payments paid, cancelled and refunded orders: its locks go round.
 
 
 async def _begin(front: Front, call: CheckoutCall) -> CheckedOut | Checkout | None:

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
+import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from api.cart import sale_checkout
+from api.cart import checkout, sale_checkout
 from api.cart.sweeper import CheckoutSweeper
 from api.problems import Code, problem
 from api.shipping.seed import seed_shipping
@@ -450,6 +452,26 @@ async def test_a_key_of_a_plain_reservation_is_not_the_checkouts(demo: Served) -
     assert await amount_of(demo, made) == PHONE - 500
     shown = await demo.get(f"/v1/orders/{plain.json['reservation_id']}", user="u1")
     assert shown.json["amount"]["amount_minor"] == PHONE
+
+
+async def test_a_checkout_that_was_in_the_way_of_a_batch_of_payments_is_made_all_the_same(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redeem, deadlocks = checkout.redeem, [asyncpg.DeadlockDetectedError()]
+
+    async def redeem_later(*args: Any, **options: Any) -> None:
+        await redeem(*args, **options)
+        if deadlocks:
+            raise deadlocks.pop()
+
+    monkeypatch.setattr(checkout, "redeem", redeem_later)
+    await coupon(served)
+    await put(served, "card", 1, user="u1")
+    assert (await check_out(served, coupons=["SPRING"])).status == 201
+    assert deadlocks == []
+    assert await redeemed(served) == (1, 0)
+    assert await counters(served, "card") == (3, 1, 0)
+    await check_books(served)
 
 
 async def test_others_never_see_an_order_or_an_address(served: Served) -> None:

@@ -68,12 +68,13 @@ async def test_a_buyer_reviews_what_was_bought_and_everybody_reads_it(served: Se
     assert (await served.get(written.headers["Location"])).json == only
 
 
-@pytest.mark.parametrize("status", ["awaiting_payment", "cancelled", "expired", "refunded"])
-async def test_who_has_not_bought_may_not_review(served: Served, status: str) -> None:
+async def test_who_has_not_bought_may_not_review(served: Served) -> None:
     assert (await served.post("/v1/reviews", user="u1", body=GOOD)).code == "not_bought"
-    await bought(served, "u1", status=status)
-    await bought(served, "u1", sku="phone-white")
-    assert (await served.post("/v1/reviews", user="u1", body=GOOD)).code == "not_bought"
+    for status in ("awaiting_payment", "cancelled", "expired", "refunded"):
+        await bought(served, status, status=status)
+        await bought(served, status, sku="phone-white")
+        refused = await served.post("/v1/reviews", user=status, body=GOOD)
+        assert refused.code == "not_bought", status
 
 
 async def test_of_reviews_written_at_once_by_one_buyer_one_is_kept(served: Served) -> None:
@@ -86,9 +87,9 @@ async def test_of_reviews_written_at_once_by_one_buyer_one_is_kept(served: Serve
     assert (await page(served))["rating"]["count"] == 1
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
+async def test_what_is_no_review_is_refused_by_field(served: Served) -> None:
+    await bought(served, "u1")
+    for changes in (
         {"rating": 0},
         {"rating": 6},
         {"text": ""},
@@ -98,14 +99,10 @@ async def test_of_reviews_written_at_once_by_one_buyer_one_is_kept(served: Serve
         {"images": ["http://images.example/1.jpg"]},
         {"images": ["javascript:alert(1)"]},
         {"images": ["https://i.example/1"] * 10},
-    ],
-)
-async def test_what_is_no_review_is_refused_by_field(
-    served: Served, changes: dict[str, object]
-) -> None:
-    refused = await review(served, "u1", **changes)
-    assert (refused.status, refused.code) == (400, "invalid_request")
-    assert refused.json["errors"][0]["field"].startswith(next(iter(changes)))
+    ):
+        refused = await served.post("/v1/reviews", user="u1", body=GOOD | changes)
+        assert (refused.status, refused.code) == (400, "invalid_request"), changes
+        assert refused.json["errors"][0]["field"].startswith(next(iter(changes)))
 
 
 async def test_only_its_writer_changes_a_review_or_takes_it_back(served: Served) -> None:

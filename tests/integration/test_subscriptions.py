@@ -302,21 +302,18 @@ async def test_secrets_are_shown_once_and_changes_are_audited_without_them(telle
     assert all(made["secret"] not in row["detail"] for row in rows)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
+async def test_what_is_no_subscription_is_refused(teller: Teller) -> None:
+    for changes in (
         {"url": "ftp://x"},
         {"url": "https://"},
         {"types": []},
         {"types": ["order paid"]},
         {"types": ["*.paid"]},
         {"description": "x" * 201},
-    ],
-)
-async def test_what_is_no_subscription_is_refused(teller: Teller, changes: dict[str, Any]) -> None:
-    body = {"url": teller.receiver.url, "types": ["*"]} | changes
-    refused = await teller.served.operate("/subscriptions", body)
-    assert refused.code == "invalid_request"
+    ):
+        body = {"url": teller.receiver.url, "types": ["*"]} | changes
+        refused = await teller.served.operate("/subscriptions", body)
+        assert refused.code == "invalid_request", changes
 
 
 async def test_without_subscriptions_new_orders_make_no_events(teller: Teller) -> None:
