@@ -73,14 +73,14 @@ class Tokens:
         role: Role = Role.BUYER,
         seconds: int = TOKEN_SECONDS,
         *,
-        tokens_from: int = 0,
+        issued_at: int | None = None,
     ) -> str:
-        """A token that is valid from now on for `seconds`.
+        """A token that is valid for `seconds` from `issued_at` on; if that is not said, from now on.
 
-        `tokens_from`: this user's earlier ones are void. It may be the second to come, within
-        SKEW_SECONDS_MAX: a user who just changed his password logs in at once.
+        It may be the second to come, within SKEW_SECONDS_MAX: a user who just changed his password
+        logs in at once.
         """
-        iat = max(self._clock.now_ms() // 1000, tokens_from)
+        iat = self._clock.now_ms() // 1000 if issued_at is None else issued_at
         claims = {"sub": user_id, "role": role.value, "exp": iat + seconds, "iat": iat}
         return self._pyjwt.encode(claims, self._secret, algorithm=ALGORITHM)
 

@@ -79,7 +79,8 @@ class Mailer:
             await delivery.send(mail)
         except MailFailed as error:
             await self._fail(mail, str(error), for_good=error.for_good)
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
+            # It can never be written: those behind it must not wait for it.
             await self._fail(mail, f"{type(error).__name__}: {error}", for_good=True)
         else:
             await self._end(mail, "sent", None, forget=self._sender.forgets)

@@ -7,7 +7,8 @@ from typing import Final
 from engine.polling import poll
 from engine.store.database import Pool, postgres_errors
 
-BATCH_MAX: Final = 1000  # Events of a rush come by the thousand; one statement of them takes some 30 ms.
+# Events of a rush come by the thousand; one statement of them takes some 30 ms.
+BATCH_MAX: Final = 1000
 IDLE_SECONDS: Final = 1.0
 
 _WRITE: Final = files("api.mail").joinpath("write_order_mails.sql").read_text("utf-8")

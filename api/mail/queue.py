@@ -7,8 +7,13 @@ from typing import Final
 from api.language import LANGUAGES
 from engine.store.database import Connection
 
-# Where a mail can go (RFC 5321 §4.5.3.1). No control character: an address becomes a header.
-RECIPIENT: Final = re.compile(r"[!-?A-~]{1,64}@[!-?A-~]{1,189}")
+# Where a mail can go, as browsers read an e-mail (HTML, "valid e-mail address"): an address becomes a
+# header, so there is nothing in it that has a meaning there.
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+RECIPIENT: Final = re.compile(
+    rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@{_LABEL}(?:\.{_LABEL}){{0,8}}"
+)
+RECIPIENT_LENGTH_MAX: Final = 254  # RFC 5321 §4.5.3.1
 
 # What each kind tells; a template may use others if they are there, as `reason`.
 NEEDED: Final[Mapping[str, frozenset[str]]] = {

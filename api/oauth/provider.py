@@ -3,7 +3,9 @@
 Leaves judging the ID token to `id_token`, and who that is here to `accounts`.
 """
 
+import asyncio
 import logging
+import math
 from base64 import b64encode
 from random import SystemRandom
 from typing import Any, Final, NamedTuple, Self, TypeVar
@@ -26,6 +28,7 @@ DISCOVERY_SECONDS: Final = 3600.0  # Providers move their parts rarely, and anno
 KEYS_SECONDS_MIN: Final = (
     10.0  # Between two looks at the keys: tokens with made-up ids ask for nothing.
 )
+KEYS_SECONDS_MAX: Final = 3600.0  # A key that was stolen and taken back does not open for ever.
 KEYS_MAX: Final = 32
 
 _FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -87,6 +90,7 @@ class Provider:
         self._discovered_at = 0.0
         self._keys: list[Jwk] = []
         self._keys_read_at: float | None = None
+        self._looking = asyncio.Lock()
 
     async def discovery(self) -> Discovery:
         """Where its parts are; an hour old at most."""
@@ -153,16 +157,18 @@ class Provider:
     async def _key_for(self, discovery: Discovery, header: dict[str, Any]) -> Jwk | None:
         """A key we do not know may be new: they are read again, but not by everyone's wish."""
         key = key_for(header, self._keys)
-        now = self._clock.monotonic()
-        if key is not None or not self._may_look(now):
+        if key is not None and self._keys_age() < KEYS_SECONDS_MAX:
             return key
-        self._keys_read_at = now
-        found = await self._get(discovery.jwks_uri, _Keys)
-        self._keys = list(found.keys[:KEYS_MAX])
+        async with self._looking:  # Who comes meanwhile waits for the same look.
+            if self._keys_age() >= KEYS_SECONDS_MIN:
+                found = await self._get(discovery.jwks_uri, _Keys)
+                self._keys = list(found.keys[:KEYS_MAX])
+                self._keys_read_at = self._clock.monotonic()
         return key_for(header, self._keys)
 
-    def _may_look(self, now: float) -> bool:
-        return self._keys_read_at is None or now - self._keys_read_at >= KEYS_SECONDS_MIN
+    def _keys_age(self) -> float:
+        read_at = self._keys_read_at
+        return math.inf if read_at is None else self._clock.monotonic() - read_at
 
     async def _get(self, url: str, kind: type[Said]) -> Said:
         with self._breaker.guarding():

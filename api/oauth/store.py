@@ -9,7 +9,7 @@ from typing import Final, Self
 import asyncpg
 import msgspec
 
-from api.mail.queue import RECIPIENT
+from api.mail.queue import RECIPIENT, RECIPIENT_LENGTH_MAX
 from api.oauth.id_token import IdClaims
 from api.users.accounts import drop_belongings
 from api.users.links import Purpose, links_url, mail_link
@@ -118,18 +118,22 @@ class Logins:
         user = await lock_user(connection, found.user_id) if found else None
         if user is None or user.email is None or user.deleted_at is not None:
             return None
-        return user if user.email_verified_at else await self._clear(connection, user)
+        return user if user.email_verified_at else await self._clear(connection, user, claims)
 
-    async def _clear(self, connection: Connection, user: User) -> User:
+    async def _clear(self, connection: Connection, user: User, claims: IdClaims) -> User:
         """An account whose e-mail nobody had proven, now its owner's.
 
         Somebody else may have registered it and wait inside: his password, sessions, links,
-        addresses and other logins go.
+        addresses and other logins go, and the name he chose.
         """
         await drop_belongings(connection, user.user_id)
-        await end_sessions(connection, user.user_id, self._clock.now_ms())
+        await end_sessions(connection, user.user_id, self._clock)
         cleared = await update_user(
-            connection, user.user_id, password_hash=None, email_verified_at=self._now()
+            connection,
+            user.user_id,
+            password_hash=None,
+            name=_name_of(claims, user.email),
+            email_verified_at=self._now(),
         )
         assert cleared is not None, "it is locked"
         return cleared
@@ -162,8 +166,9 @@ class Logins:
 
 def _email_of(claims: IdClaims) -> str | None:
     """The e-mail, if a mail can go there."""
-    email = claims.email
-    return email if email is not None and RECIPIENT.fullmatch(email) else None
+    email = claims.email or ""
+    fits = len(email) <= RECIPIENT_LENGTH_MAX and RECIPIENT.fullmatch(email)
+    return email if fits else None
 
 
 def _is_verified(claims: IdClaims) -> bool:

@@ -85,12 +85,17 @@ class Accounts:
             return await peek_link(self._pool, Purpose.RESET, token, self._now()) is not None
 
     async def reset_password(self, token: str, password_hash: str) -> Ended | None:
-        """Sets a password by a link, which proves the mailbox too. None if the link is not good."""
+        """Sets a password by a link, which proves the mailbox too. None if the link is not good.
+
+        Until then somebody else may have had the account, by a login elsewhere: that one goes.
+        """
         async with self._transaction() as connection:
             link = await take_link(connection, Purpose.RESET, token, self._now())
             user = await lock_user(connection, link.user_id) if link else None
             if link is None or user is None or user.email != link.email:
                 return None
+            if user.email_verified_at is None:
+                await drop_belongings(connection, user.user_id)
             proven = user.email_verified_at or self._now()
             return await self._set_password(
                 connection, user, password_hash=password_hash, email_verified_at=proven
@@ -124,13 +129,14 @@ class Accounts:
         async with self._transaction() as connection:
             if await lock_user(connection, user_id) is None:
                 return None
-            return await end_sessions(connection, user_id, self._clock.now_ms())
+            return await end_sessions(connection, user_id, self._clock)
 
     async def delete(self, user: User) -> Ended:
         """Forgets the person. The row stays: orders name it, and the law wants those kept."""
         async with self._transaction() as connection:
+            await lock_user(connection, user.user_id)  # Nobody logs in meanwhile.
             await drop_belongings(connection, user.user_id)
-            tokens_from = await end_sessions(connection, user.user_id, self._clock.now_ms())
+            tokens_from = await end_sessions(connection, user.user_id, self._clock)
             deleted = await update_user(
                 connection,
                 user.user_id,
@@ -161,7 +167,7 @@ class Accounts:
                 return Ended(user, user.tokens_from)
             changed = await update_user(connection, user_id, **changes)
             assert changed is not None, "it is locked"
-            tokens_from = await end_sessions(connection, user_id, self._clock.now_ms())
+            tokens_from = await end_sessions(connection, user_id, self._clock)
             blocked = changed.blocked_at is not None
             detail = {"user_id": user_id, "role": changed.role, "blocked": blocked}
             await log_audit(
@@ -181,14 +187,14 @@ class Accounts:
         changed = await update_user(connection, user.user_id, **values)
         assert changed is not None, "it is locked"
         await drop_links(connection, user.user_id, Purpose.RESET)
-        tokens_from = await end_sessions(connection, user.user_id, self._clock.now_ms())
-        if user.email is not None:
+        tokens_from = await end_sessions(connection, user.user_id, self._clock)
+        if changed.email is not None and changed.email_verified_at is not None:
             await put_mail(
                 connection,
                 kind="password_changed",
-                to=user.email,
-                language=user.language,
-                values={"name": user.name},
+                to=changed.email,
+                language=changed.language,
+                values={"name": changed.name},
             )
         return Ended(changed, tokens_from)
 

@@ -5,13 +5,18 @@ from typing import Annotated, Literal
 import msgspec
 
 from api.answers import time_text
+from api.mail.queue import RECIPIENT, RECIPIENT_LENGTH_MAX
 from api.users.links import TOKEN_LENGTH_MAX
 from api.users.passwords import PASSWORD_LENGTH_MAX, PASSWORD_LENGTH_MIN
 from api.users.sessions import REFRESH_LENGTH_MAX
 from api.users.store import User
 
-# Whether an address exists only its mailbox can say; this refuses what cannot be one (RFC 5321).
-Email = Annotated[str, msgspec.Meta(pattern=r"^[!-?A-~]{1,64}@[!-?A-~]{1,189}\Z")]
+# Whether an address exists only its mailbox can say; this refuses what cannot be one.
+Email = Annotated[
+    str, msgspec.Meta(max_length=RECIPIENT_LENGTH_MAX, pattern=rf"^(?:{RECIPIENT.pattern})\Z")
+]
+# Any may be tried; in ASCII there is one small letter to each, here and in Postgres, whatever its locale.
+TriedEmail = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{0,254}\Z")]
 Password = Annotated[
     str, msgspec.Meta(min_length=PASSWORD_LENGTH_MIN, max_length=PASSWORD_LENGTH_MAX)
 ]
@@ -40,7 +45,7 @@ class RegisterBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class LoginBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of POST /v1/sessions. With `cookie`, a browser gets cookies in place of tokens."""
 
-    email: Annotated[str, msgspec.Meta(max_length=254)]
+    email: TriedEmail
     password: Tried
     cookie: bool = False
 

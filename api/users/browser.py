@@ -22,6 +22,7 @@ CSRF_HEADER: Final = istr("X-CSRF-Token")
 SET_COOKIE: Final = istr("Set-Cookie")
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_OWN_SITES: Final = frozenset({"same-origin", "none"})
 _FORGED: Final = "The request came from another site."
 _LACKS: Final = "Send the session's csrf_token as X-CSRF-Token."
 
@@ -79,14 +80,17 @@ class Browser:
 
     def refuse_forged(self, request: web.BaseRequest) -> None:
         """Raises Refusal if the browser says that another site made the request."""
-        site = request.headers.get("Sec-Fetch-Site")
-        if site == "cross-site":
-            raise Refusal(Code.CSRF_REQUIRED, _FORGED)
-        origin = request.headers.get("Origin")
-        if site is not None or origin is None:
+        site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+        if site in _OWN_SITES or (site is None and origin is None):
             return
-        if origin != self._origin and urlsplit_host(origin) != request.headers.get("Host"):
-            raise Refusal(Code.CSRF_REQUIRED, _FORGED)
+        # A neighbour under the same domain ("same-site") has to be named, too.
+        if site != "cross-site" and origin is not None and self._is_own(request, origin):
+            return
+        raise Refusal(Code.CSRF_REQUIRED, _FORGED)
+
+    def _is_own(self, request: web.BaseRequest, origin: str) -> bool:
+        host = urlsplit_host(origin)
+        return origin == self._origin or (host is not None and host == request.headers.get("Host"))
 
 
 def session_of(request: web.BaseRequest) -> tuple[str | None, str]:
@@ -99,9 +103,11 @@ def cookie(request: web.BaseRequest, name: str) -> str | None:
     if "Cookie" not in request.headers:
         return None
     try:
-        return request.cookies.get(name)
+        value = request.cookies.get(name)
     except CookieError:
         return None
+    # Anyone may send any bytes; what we gave out was plain.
+    return value if value is not None and value.isascii() and value.isprintable() else None
 
 
 def session_cookies(

@@ -54,7 +54,7 @@ def logged_out() -> Answer:
 def _session_body(front: Front, opened: Opened) -> SessionBody:
     return SessionBody(
         session_id=opened.session_id,
-        expires_at=time_text(_issued_at(front, opened) * 1000 + _seconds(front) * 1000),
+        expires_at=time_text((opened.issued_at + _seconds(front)) * 1000),
         refresh_expires_at=time_text(int(opened.expires_at.timestamp()) * 1000),
         user=user_body(opened.user),
     )
@@ -63,12 +63,8 @@ def _session_body(front: Front, opened: Opened) -> SessionBody:
 def _access_token(front: Front, opened: Opened) -> str:
     user = opened.user
     return front.tokens.issue(
-        user.user_id, role_of(user), _seconds(front), tokens_from=user.tokens_from
+        user.user_id, role_of(user), _seconds(front), issued_at=opened.issued_at
     )
-
-
-def _issued_at(front: Front, opened: Opened) -> int:
-    return max(front.engine.clock.now_ms() // 1000, opened.user.tokens_from)
 
 
 def _seconds(front: Front) -> int:

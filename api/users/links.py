@@ -24,8 +24,10 @@ TOKEN_BYTES: Final = 32
 TOKEN_LENGTH_MAX: Final = 64
 BATCH_MAX: Final = 100
 IDLE_SECONDS: Final = 0.5
-REPEAT_SECONDS: Final = 60  # Who asks again sooner has a mail on its way: no mailbox is flooded.
-LIVE_MAX: Final = 5  # Of one user and purpose; older ones are void then.
+REPEAT_SECONDS: Final = 60  # Who asks again sooner has a mail on its way.
+# Of one user and purpose. Anyone may ask: with so many good links in it, no mailbox gets another.
+LIVE_MAX: Final = 3
+UNPROVEN_MAX: Final = 6  # Mails a day to a mailbox nobody proved, however often it is registered.
 
 
 class Purpose(StrEnum):
@@ -60,10 +62,11 @@ def links_url(settings: Settings) -> str | None:
 async def mail_link(
     connection: Connection, user: User, purpose: Purpose, url: str | None, now: datetime
 ) -> None:
-    """Makes a link and puts its mail up, in the caller's transaction."""
+    """Makes a link and puts its mail up, in the caller's transaction, unless that would be a flood."""
     assert user.email is not None
+    if user.email_verified_at is None and await _is_flooded(connection, user.email):
+        return
     token = secrets.token_urlsafe(TOKEN_BYTES)
-    await _prune(connection, user, purpose)
     await connection.execute(
         "INSERT INTO user_links (token_hash, user_id, purpose, email, expires_at)"
         " VALUES ($1, $2, $3, $4, $5)",
@@ -74,7 +77,9 @@ async def mail_link(
         now + LIFETIME[purpose],
     )
     link = f"{url}{_PAGE[purpose]}?{urlencode({'token': token})}" if url else ""
-    values = {"name": user.name, "token": token, "link": link}
+    # Whoever registers another's mailbox does not write to it: a name may be an advertisement.
+    name = user.name if user.email_verified_at is not None else ""
+    values = {"name": name, "token": token, "link": link}
     await put_mail(
         connection, kind=purpose.value, to=user.email, language=user.language, values=values
     )
@@ -166,34 +171,33 @@ class LinkSender:
             return
         if purpose is Purpose.VERIFY and user.email_verified_at is not None:
             return
-        if not await _was_just_sent(connection, user, purpose, now):
+        if not await _has_enough(connection, user, purpose, now):
             await mail_link(connection, user, purpose, self._url, now)
 
 
-async def _was_just_sent(
-    connection: Connection, user: User, purpose: Purpose, now: datetime
-) -> bool:
+async def _has_enough(connection: Connection, user: User, purpose: Purpose, now: datetime) -> bool:
+    """Whether the mailbox has LIVE_MAX good links, or one that was sent just now."""
     sent_since = now - timedelta(seconds=REPEAT_SECONDS)
-    return bool(
-        await connection.fetchval(
-            "SELECT EXISTS (SELECT FROM user_links"
-            " WHERE user_id = $1 AND purpose = $2 AND expires_at > $3)",
-            user.user_id,
-            purpose.value,
-            sent_since + LIFETIME[purpose],
-        )
-    )
-
-
-async def _prune(connection: Connection, user: User, purpose: Purpose) -> None:
-    """Makes room for one more."""
-    await connection.execute(
-        "DELETE FROM user_links WHERE token_hash IN (SELECT token_hash FROM user_links"
-        " WHERE user_id = $1 AND purpose = $2 ORDER BY expires_at DESC OFFSET $3)",
+    live, just_sent = await connection.fetchrow(
+        "SELECT count(*), coalesce(max(expires_at) > $4, false) FROM user_links"
+        " WHERE user_id = $1 AND purpose = $2 AND expires_at > $3",
         user.user_id,
         purpose.value,
-        LIVE_MAX - 1,
+        now,
+        sent_since + LIFETIME[purpose],
     )
+    return bool(just_sent or live >= LIVE_MAX)
+
+
+async def _is_flooded(connection: Connection, email: str) -> bool:
+    """Whether the mailbox got UNPROVEN_MAX links within a day, be it for accounts that are gone."""
+    count: int = await connection.fetchval(
+        "SELECT count(*) FROM mails WHERE lower(recipient) = lower($1) AND kind = ANY ($2::text[])"
+        " AND created_at > now() - interval '1 day'",
+        email,
+        [purpose.value for purpose in Purpose],
+    )
+    return count >= UNPROVEN_MAX
 
 
 def _hashed(token: str) -> bytes:

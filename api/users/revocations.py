@@ -67,11 +67,14 @@ class Revocations:
         since = now_s - self._seconds if read_all else self._read_at - LATE_SECONDS
         with postgres_errors():
             rows = await self._pool.fetch(_SINCE, since, REVOCATIONS_MAX)
-        found = {row[0]: row[1] for row in rows}
-        known = {} if read_all else self._first
-        self._read_at, self._all_read_at = now_s, now_s if read_all else self._all_read_at
-        news = any(self._first.get(user_id, 0) < first for user_id, first in found.items())
-        self._first = known | found
+        news = any(self._first.get(user_id, 0) < first for user_id, first in rows)
+        if read_all:
+            self._all_read_at = now_s
+            self._forget(now_s - LATE_SECONDS)
+        self._read_at = now_s
+        for user_id, first in rows:
+            # What this process noted while Postgres was asked is newer than the answer.
+            self._first[user_id] = max(first, self._first.get(user_id, 0))
         if news:
             self._tell()
         return 0
@@ -79,6 +82,9 @@ class Revocations:
     def stop(self) -> None:
         """Makes `run` return after the pass it is in. Idempotent, safe before start."""
         self._stopped.set()
+
+    def _forget(self, since: int) -> None:
+        self._first = {user_id: first for user_id, first in self._first.items() if first > since}
 
     def _tell(self) -> None:
         for listener in self._listeners:

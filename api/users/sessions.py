@@ -49,6 +49,15 @@ class Opened(NamedTuple):
     session_id: str
     refresh_token: str
     expires_at: datetime
+    at: datetime
+
+    @property
+    def issued_at(self) -> int:
+        """The `iat` of its access token, read before its transaction ended.
+
+        Whoever takes the user's role or ends his sessions after it reads the clock later.
+        """
+        return max(int(self.at.timestamp()), self.user.tokens_from)
 
 
 class Reused(NamedTuple):
@@ -112,7 +121,7 @@ class Sessions:
                     _fit(user_agent),
                     expires_at,
                 )
-        return Opened(current, session_id, token, expires_at)
+        return Opened(current, session_id, token, expires_at, now)
 
     async def refresh(self, token: str) -> Opened | Reused | None:
         """The session with its next token; None if there is no such session (any more).
@@ -173,12 +182,12 @@ class Sessions:
                 now,
                 expires_at,
             )
-            return Opened(user, session_id, following, expires_at)
+            return Opened(user, session_id, following, expires_at, now)
         if _is_retry(row, shown, now):
-            return Opened(user, session_id, following, row["expires_at"])
+            return Opened(user, session_id, following, row["expires_at"], now)
         await connection.execute("DELETE FROM sessions WHERE session_id = $1", session_id)
         # The user's other sessions go on: they refresh. Access tokens of the thief's do not.
-        tokens_from = await void_tokens(connection, user.user_id, self._clock.now_ms())
+        tokens_from = await void_tokens(connection, user.user_id, self._clock)
         logger.warning(
             "A refresh token was used again: session %s is over.",
             session_id,

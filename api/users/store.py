@@ -7,6 +7,7 @@ import asyncpg
 import msgspec
 
 from api.tokens import Role
+from engine.clock import Clock
 from engine.errors import Conflict
 from engine.store.database import Connection, Pool, postgres_errors
 
@@ -126,22 +127,27 @@ async def update_user(connection: Connection, user_id: str, **values: object) ->
     return to_user(row)
 
 
-async def end_sessions(connection: Connection, user_id: str, now_ms: int) -> int:
+async def end_sessions(connection: Connection, user_id: str, clock: Clock) -> int:
     """Ends all sessions of a user, and voids the access tokens given until now.
 
-    Returns from which `iat` on they count. One given in this second cannot be told from one given
-    before it, so the next second is the first that counts.
+    Returns from which `iat` on they count. The clock is read last: a session that was just carried
+    on held its row until its token had its `iat`.
     """
     await connection.execute("DELETE FROM sessions WHERE user_id = $1", user_id)
-    return await void_tokens(connection, user_id, now_ms)
+    return await void_tokens(connection, user_id, clock)
 
 
-async def void_tokens(connection: Connection, user_id: str, now_ms: int) -> int:
+async def void_tokens(connection: Connection, user_id: str, clock: Clock) -> int:
+    """Returns from which `iat` on access tokens count.
+
+    One given in this second cannot be told from one given before it, so the next second is the first
+    that counts. Tokens given since another void of this second have that very `iat`: one more then.
+    """
     tokens_from: int = await connection.fetchval(
-        "UPDATE users SET tokens_from = greatest(tokens_from, $2) WHERE user_id = $1"
+        "UPDATE users SET tokens_from = greatest(tokens_from, $2) + 1 WHERE user_id = $1"
         " RETURNING tokens_from",
         user_id,
-        now_ms // 1000 + 1,
+        clock.now_ms() // 1000,
     )
     return tokens_from
 

@@ -1,5 +1,6 @@
 """Logging in with another provider, against one that signs real tokens, and bends them when told to."""
 
+import asyncio
 import base64
 import hmac
 import json
@@ -11,8 +12,10 @@ import pytest
 from joserfc import jwt
 from redis.asyncio import Redis
 
+from api.users.links import LinkSender
 from engine.servers import EmbeddedValkey
 from tests.support.front import Reply, Served, serve
+from tests.support.mailbox import newest_mail
 from tests.support.oidc import CLIENT_ID, CLIENT_SECRET, ProviderStand, oidc_provider
 
 LOGIN = "/v1/oauth/acme/login"
@@ -176,6 +179,15 @@ async def test_a_key_the_provider_changed_is_fetched_once(
     assert stand.asked.count("keys") == 2
 
 
+async def test_who_logs_in_while_the_keys_are_fetched_waits_for_them(
+    served: Served, stand: ProviderStand
+) -> None:
+    stand.keys_wait_for = 3  # The keys are told when as many have their token.
+    replies = await asyncio.gather(*(log_in(served, stand) for _ in range(3)))
+    assert [reply.status for reply in replies] == [302] * 3
+    assert stand.asked.count("keys") == 1
+
+
 async def test_only_the_browser_that_began_a_login_ends_it_and_only_once(
     served: Served, stand: ProviderStand
 ) -> None:
@@ -233,12 +245,14 @@ async def test_an_account_nobody_proved_loses_its_password_and_all_that_was_left
 ) -> None:
     body = {"email": JANE, "password": "the squatter's"}
     user_id = (await served.post("/v1/users", body=body)).json["user_id"]
+    await served.engine.pool.execute("UPDATE users SET name = 'Win a phone!'")
     squatter = (await served.post("/v1/sessions", body=body)).json
     bearer = f"Bearer {squatter['token']}"
     address = {"name": "S", "phone": "123", "country": "CN", "city": "C", "street": "S"}
     await served.post("/v1/addresses", body=address, authorization=bearer)
     reply = await log_in(served, stand)
-    assert (await me(served, reply))["user_id"] == user_id
+    shown = await me(served, reply)
+    assert (shown["user_id"], shown["name"]) == (user_id, "Jane Doe")
     assert (await served.post("/v1/sessions", body=body)).code == "wrong_credentials"
     token = {"refresh_token": squatter["refresh_token"]}
     assert (await served.post("/v1/sessions/refresh", body=token)).status == 401
@@ -247,6 +261,20 @@ async def test_an_account_nobody_proved_loses_its_password_and_all_that_was_left
         "SELECT (SELECT count(*) FROM addresses) + (SELECT count(*) FROM user_links)"
     )
     assert left == 0
+
+
+async def test_who_took_anothers_email_by_a_login_elsewhere_is_out_once_its_owner_proves_it(
+    served: Served, stand: ProviderStand
+) -> None:
+    stand.person["email_verified"] = False
+    squatted = (await me(served, await log_in(served, stand)))["user_id"]
+    await served.post("/v1/passwords/reset", body={"email": JANE})
+    await LinkSender(served.engine.pool, served.engine.clock, None).send_once()
+    token = (await newest_mail(served.engine.pool, "reset", JANE))["token"]
+    body = {"email": JANE, "password": "the owner's own"}
+    await served.post("/v1/passwords", body={"token": token, "password": body["password"]})
+    assert (await served.post("/v1/sessions", body=body)).json["user"]["user_id"] == squatted
+    assert (await log_in(served, stand)).code == "email_taken"
 
 
 async def test_an_email_the_provider_did_not_verify_opens_no_account_of_ours(

@@ -3,6 +3,7 @@
 Well-behaved until a test bends it: `bend` changes claims, `sign` the whole token.
 """
 
+import asyncio
 import base64
 import hashlib
 import secrets
@@ -16,6 +17,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import ECKey, Key, RSAKey
+
+from tests.support.waiting import WAIT_SECONDS_MAX
 
 CLIENT_ID = "doorbuster"
 CLIENT_SECRET = "s:ecret/of the client"
@@ -41,7 +44,9 @@ class ProviderStand:
     sign: Callable[[dict[str, Any]], str] | None = None
     sends_iss: bool = False
     down: bool = False
+    keys_wait_for: int = 0  # tokens that were given
     asked: list[str] = field(default_factory=list)
+    _given: asyncio.Event = field(default_factory=asyncio.Event)
     _codes: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def rotate(self, *, ec: bool = False) -> None:
@@ -77,10 +82,15 @@ class ProviderStand:
 
     async def keys(self, _: web.Request) -> web.Response:
         self.asked.append("keys")
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            while self.asked.count("token") < self.keys_wait_for:
+                await self._given.wait()
+                self._given.clear()
         return web.json_response({"keys": [key.as_dict(private=False) for key in self.published]})
 
     async def token(self, request: web.Request) -> web.Response:
         self.asked.append("token")
+        self._given.set()
         form = await request.post()
         begun = self._codes.pop(str(form["code"]), None)  # A code is good once.
         if begun is None or not _is_proven(begun["code_challenge"], str(form["code_verifier"])):

@@ -244,6 +244,6 @@ def test_what_was_given_before_a_user_logged_out_everywhere_is_void_in_every_lan
 def test_a_token_given_in_the_second_of_the_logout_is_of_the_next_one_and_good() -> None:
     now = int(time.time())
     tokens = Tokens(SECRET, SystemClock(), Ended(now + 1))
-    fresh = tokens.issue("u1", tokens_from=now + 1)
+    fresh = tokens.issue("u1", issued_at=now + 1)
     assert tokens.read(fresh) == Identity("u1", Role.BUYER)
     assert tokens.user_until(fresh.encode()) == ("u1", now + 1 + TOKEN_SECONDS)

@@ -13,6 +13,8 @@ CREATE TABLE mails (
     ended_at   timestamptz                               -- sent or given up
 );
 CREATE INDEX mails_due ON mails (due_at) WHERE state = 'waiting';
+CREATE INDEX mails_of_recipient ON mails (lower(recipient), created_at);  -- no mailbox is flooded
+CREATE INDEX mails_ended ON mails (ended_at) WHERE state <> 'waiting';
 CREATE INDEX mails_failed ON mails (mail_id) WHERE state = 'failed';
 
 -- How far the order mails have read the events; see 0008 on `written_by`.
