@@ -1,12 +1,10 @@
 """Real servers for every test: one Valkey and one Postgres per run, emptied for each test."""
 
-import itertools
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 from hypothesis import settings
 from redis.asyncio import Redis
@@ -14,10 +12,7 @@ from redis.asyncio import Redis
 from engine.connections import connect_redis
 from engine.servers import EmbeddedPostgres, EmbeddedValkey
 from engine.store.database import Pool, open_pool
-from engine.store.migrate import upgrade
-
-TEMPLATE = "doorbuster_template"
-database_numbers = itertools.count(1)
+from tests.support.databases import fresh_database
 
 # A machine that pauses is no failure: no test times anything.
 settings.register_profile("calm", deadline=None)
@@ -59,21 +54,8 @@ async def redis(valkey: EmbeddedValkey) -> AsyncIterator[Redis]:
 @pytest.fixture
 async def postgres_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
     """The URL of a migrated, empty database of this test's own."""
-    admin = await asyncpg.connect(postgres.url_of("postgres"))
-    name = f"test_{next(database_numbers)}"
-    try:
-        if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", TEMPLATE):
-            await admin.execute(f"CREATE DATABASE {TEMPLATE}")
-            template = await asyncpg.connect(postgres.url_of(TEMPLATE))
-            try:
-                await upgrade(template)
-            finally:
-                await template.close()
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-        yield postgres.url_of(name)
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()
+    async with fresh_database(postgres) as url:
+        yield url
 
 
 @pytest.fixture

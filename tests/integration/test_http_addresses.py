@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from redis.asyncio import Redis
+import pytest_asyncio
 
 from api.addresses.store import ADDRESSES_MAX, Addresses
-from engine.servers import EmbeddedValkey
-from tests.support.front import Reply, Served, serve
+from engine.servers import EmbeddedPostgres, EmbeddedValkey
+from tests.support.accounts import forget_everybody, serve_all
+from tests.support.front import Reply, Served
 
 HOME = {
     "name": "李雷",
@@ -21,10 +22,19 @@ HOME = {
 }
 
 
-@pytest.fixture
-async def served(redis: Redis, valkey: EmbeddedValkey, postgres_url: str) -> AsyncIterator[Served]:
-    async with serve(valkey.url, postgres_url) as served:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(valkey: EmbeddedValkey, postgres: EmbeddedPostgres) -> AsyncIterator[Served]:
+    async with serve_all(valkey, postgres) as served:
         yield served
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def served(engine: Served) -> Served:
+    await forget_everybody(engine)
+    return engine
 
 
 async def add(served: Served, user: str = "u1", **changes: object) -> Reply:

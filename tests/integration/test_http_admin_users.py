@@ -4,22 +4,32 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from redis.asyncio import Redis
+import pytest_asyncio
 from typer.testing import CliRunner
 
 from api.cli.user import app
 from api.tokens import Role
-from engine.servers import EmbeddedValkey
-from tests.support.front import SECRET, Reply, Served, serve
+from engine.servers import EmbeddedPostgres, EmbeddedValkey
+from tests.support.accounts import forget_everybody, serve_all
+from tests.support.front import SECRET, Reply, Served
 from tests.support.users import PASSWORD, register
 
 LI = "li@example.com"
 
 
-@pytest.fixture
-async def served(redis: Redis, valkey: EmbeddedValkey, postgres_url: str) -> AsyncIterator[Served]:
-    async with serve(valkey.url, postgres_url, anonymous_burst=1000) as served:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(valkey: EmbeddedValkey, postgres: EmbeddedPostgres) -> AsyncIterator[Served]:
+    async with serve_all(valkey, postgres, anonymous_burst=1000) as served:
         yield served
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def served(engine: Served) -> Served:
+    await forget_everybody(engine)
+    return engine
 
 
 async def log_in(served: Served) -> Reply:
@@ -80,12 +90,13 @@ async def test_a_role_holds_from_the_next_login_and_is_audited(served: Served) -
     assert (await served.get("/v1/users/me", authorization=bearer)).status == 401
     bearer = f"Bearer {(await log_in(served)).json['token']}"
     assert (await served.get("/v1/admin/users", authorization=bearer)).status == 200
-    row = await served.engine.pool.fetchrow("SELECT * FROM audit_log")
+    noted = "FROM audit_log WHERE detail ->> 'user_id' = $1"
+    row = await served.engine.pool.fetchrow(f"SELECT * {noted}", user_id)
     assert (row["actor"], row["action"]) == ("op-1", "user_changed")
     assert row["detail"] == {"user_id": user_id, "role": "support", "blocked": False}
     await change(served, user_id, role="support")  # Nothing new: nothing ends, nothing is noted.
     assert (await served.get("/v1/users/me", authorization=bearer)).status == 200
-    assert await served.engine.pool.fetchval("SELECT count(*) FROM audit_log") == 1
+    assert await served.engine.pool.fetchval(f"SELECT count(*) {noted}", user_id) == 1
 
 
 async def test_no_operator_locks_himself_out_nor_does_support_make_operators(
@@ -104,14 +115,14 @@ async def test_no_operator_locks_himself_out_nor_does_support_make_operators(
 async def test_the_first_operator_is_made_from_the_command_line(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await register(served.engine.pool, LI)
+    user_id = await register(served.engine.pool, LI)
     settings = served.engine.settings
     monkeypatch.setenv("DOORBUSTER_REDIS_URL", str(settings.redis_url))
     monkeypatch.setenv("DOORBUSTER_POSTGRES_URL", str(settings.postgres_url))
     monkeypatch.setenv("DOORBUSTER_SECRET", SECRET)
     run = CliRunner().invoke
     done = await asyncio.to_thread(run, app, ["role", LI, "operator"])
-    assert (done.exit_code, done.output) == (0, f"{LI} (usr_li_example.com) is operator.\n")
+    assert (done.exit_code, done.output) == (0, f"{LI} ({user_id}) is operator.\n")
     bearer = f"Bearer {(await log_in(served)).json['token']}"
     assert (await served.get("/v1/admin/audit", authorization=bearer)).status == 200
     failed = await asyncio.to_thread(run, app, ["block", "no@x.cn"])

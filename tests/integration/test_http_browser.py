@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
+import pytest_asyncio
 
-from engine.servers import EmbeddedValkey
-from tests.support.front import Reply, Served, serve
+from engine.servers import EmbeddedPostgres, EmbeddedValkey
+from tests.support.accounts import forget_everybody, serve_all
+from tests.support.front import Reply, Served
 from tests.support.users import PASSWORD, register
 
 LI = {"email": "li@example.com", "password": PASSWORD}
@@ -39,14 +40,23 @@ class Page:
         return await self.call(method, path, x_csrf_token=self.csrf_token, **options)
 
 
-@pytest.fixture
-async def served(redis: Redis, valkey: EmbeddedValkey, postgres_url: str) -> AsyncIterator[Served]:
-    async with serve(valkey.url, postgres_url, public_url=PUBLIC, anonymous_burst=1000) as served:
-        await register(served.engine.pool, LI["email"])
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(valkey: EmbeddedValkey, postgres: EmbeddedPostgres) -> AsyncIterator[Served]:
+    async with serve_all(valkey, postgres, public_url=PUBLIC, anonymous_burst=1000) as served:
         yield served
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
+async def served(engine: Served) -> Served:
+    await forget_everybody(engine)
+    await register(engine.engine.pool, LI["email"])
+    return engine
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def page(served: Served) -> Page:
     page = Page(served)
     reply = await page.call("POST", "/v1/sessions", body=LI | {"cookie": True})
@@ -79,6 +89,7 @@ async def test_a_page_reads_freely_and_acts_with_its_token(page: Page) -> None:
     origins: tuple[dict[str, str], ...] = (
         {"sec_fetch_site": "same-origin"},
         {"origin": PUBLIC},
+        {"sec_fetch_site": "same-site", "origin": PUBLIC},
         {"origin": f"http://{page.served.host}:{page.served.port}"},
     )
     for said in origins:
@@ -93,6 +104,9 @@ FORGED: tuple[dict[str, str], ...] = (
     {"sec_fetch_site": "cross-site", "x_csrf_token": "right"},
     {"origin": "https://evil.example", "x_csrf_token": "right"},
     {"origin": "null", "x_csrf_token": "right"},
+    {"sec_fetch_site": "same-site", "x_csrf_token": "right"},  # A neighbour under our domain.
+    {"sec_fetch_site": "same-site", "origin": "https://x.shop.example", "x_csrf_token": "right"},
+    {"sec_fetch_site": "cross-site", "origin": PUBLIC, "x_csrf_token": "right"},
     {"sec_fetch_site": "same-origin"},  # Not enough for what changes something.
 )
 
@@ -117,8 +131,23 @@ async def test_another_sessions_token_is_no_token(page: Page, served: Served) ->
 
 async def test_nobody_is_logged_in_as_another_from_another_site(served: Served) -> None:
     body = LI | {"cookie": True}
-    reply = await served.post("/v1/sessions", body=body, sec_fetch_site="cross-site")
-    assert reply.code == "csrf_required"
+    for said in (
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site", "origin": "https://x.shop.example"},
+        {"origin": "null"},
+    ):
+        reply = await served.post("/v1/sessions", body=body, **said)
+        assert reply.code == "csrf_required"
+
+
+async def test_bytes_in_a_cookie_that_nobody_was_given_are_no_cookie(served: Served) -> None:
+    for method, path in (("PATCH", "/v1/users/me"), ("POST", "/v1/sessions/refresh")):
+        async with await served.raw() as client:
+            client.send(
+                f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nCookie: ".encode()
+                + b"__Host-session=ses_\xff.x; __Host-refresh=ses_\xff.x\r\n\r\n"
+            )
+            assert (await client.answer()).split(b" ", 2)[1] in {b"400", b"401"}
 
 
 async def test_a_page_that_was_closed_goes_on_by_its_refresh_cookie(page: Page) -> None:

@@ -5,24 +5,36 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
+import pytest_asyncio
 
+from api.users.accounts import Accounts
 from api.users.revocations import Revocations
-from api.users.sessions import SESSIONS_MAX
-from engine.clock import SystemClock
-from engine.servers import EmbeddedValkey
-from tests.support.front import Reply, Served, serve
+from api.users.sessions import SESSIONS_MAX, Sessions
+from api.users.store import Users
+from engine.clock import ManualClock, SystemClock
+from engine.servers import EmbeddedPostgres, EmbeddedValkey
+from tests.support.accounts import forget_everybody, serve_all
+from tests.support.front import SECRET, Reply, Served
 from tests.support.users import PASSWORD, register
 from tests.support.waiting import until
 
 LI = {"email": "li@example.com", "password": PASSWORD}
 
 
-@pytest.fixture
-async def served(redis: Redis, valkey: EmbeddedValkey, postgres_url: str) -> AsyncIterator[Served]:
-    async with serve(valkey.url, postgres_url, anonymous_burst=1000, account_burst=1000) as served:
-        await register(served.engine.pool, LI["email"])
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(valkey: EmbeddedValkey, postgres: EmbeddedPostgres) -> AsyncIterator[Served]:
+    async with serve_all(valkey, postgres, anonymous_burst=1000, account_burst=1000) as served:
         yield served
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def served(engine: Served) -> Served:
+    await forget_everybody(engine)
+    await register(engine.engine.pool, LI["email"])
+    return engine
 
 
 async def log_in(served: Served, **headers: str) -> Any:
@@ -161,6 +173,24 @@ async def test_what_one_front_ends_the_others_learn(served: Served) -> None:
         return not await is_known(served, session)
 
     await until(is_out, "this front follows")
+
+
+async def test_a_token_given_in_the_second_of_a_logout_is_void_after_the_next_one(
+    served: Served,
+) -> None:
+    """Both within one second: a thief who logs out everywhere all the time is blocked all the same."""
+    engine, clock = served.engine, ManualClock()
+    accounts = Accounts(engine.pool, clock, engine.ids, None)
+    sessions = Sessions(engine.pool, clock, engine.ids, SECRET, 3600)
+    user = await Users(engine.pool).by_email(LI["email"])
+    assert user is not None
+    first = await accounts.log_out_everywhere(user.user_id)
+    opened = await sessions.open(user, by_cookie=False, user_agent="")
+    assert opened is not None
+    assert opened.issued_at == first
+    ended = await accounts.administer("op-1", user.user_id, role=None, blocked=True)
+    assert ended is not None
+    assert ended.tokens_from > opened.issued_at
 
 
 async def test_storefronts_own_users_have_no_sessions_here(served: Served) -> None:
