@@ -112,10 +112,12 @@ async def drop_checkout(connection: Connection, sale_id: str, reservation_id: st
 async def stale_checkouts(
     connection: Connection, now: datetime, *, seconds: float, count: int
 ) -> list[Checkout]:
-    """Those that were started so long ago and got no further, oldest first."""
+    """Those that were started so long ago and got no further, oldest first. While a sale is rebuilt
+    nothing is known of its own, and they keep nobody else's waiting."""
     rows = await connection.fetch(
         f"SELECT {_COLUMNS} FROM checkouts"  # noqa: S608
-        " WHERE state = 'started' AND created_at < $1 ORDER BY created_at LIMIT $2",
+        " WHERE state = 'started' AND created_at < $1 AND sale_id NOT IN"
+        " (SELECT sale_id FROM sales WHERE fenced IS NOT NULL) ORDER BY created_at LIMIT $2",
         now - timedelta(seconds=seconds),
         count,
     )
