@@ -175,8 +175,16 @@ class Settlement:
             word.provider_ref,
             detail,
             word.action if status is PaymentStatus.PENDING else None,
-            None if word.at_ms is None else datetime.fromtimestamp(word.at_ms / 1000, UTC),
+            _time_of(word.at_ms),
         )
+
+
+def _time_of(at_ms: int | None) -> datetime | None:
+    """None for what is beyond the calendar, too: a provider's odd clock holds no money up."""
+    try:
+        return None if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _is_as_asked(payment: PaymentStanding, word: ProviderResult) -> bool:

@@ -12,13 +12,15 @@ from engine.payment.settlement import settle
 from engine.polling import poll
 from engine.store import outbox
 from engine.store.database import Connection, Pool, postgres_errors
-from engine.store.payments import Row, fail_webhook, finish_webhooks, take_webhooks
+from engine.store.payments import Row, fail_webhook, find_foreign, finish_webhooks, take_webhooks
 
 logger = logging.getLogger(__name__)
 
 BATCH_MAX: Final = 200
 ATTEMPTS_MAX: Final = 10  # Then the dead letters: 20 s after it came.
 IDLE_SECONDS: Final = 0.05
+# What the words of one webhook may lead to that nobody foresaw; the others are not to wait for it.
+BAD: Final = (asyncpg.PostgresError, ValueError, TypeError, LookupError, ArithmeticError)
 
 
 class Inbox:
@@ -42,7 +44,7 @@ class Inbox:
                         rows = await take_webhooks(connection, BATCH_MAX)
                         await self._handle(connection, rows)
                         return len(rows)
-                except asyncpg.PostgresError as error:
+                except BAD as error:
                     # One of them is bad; find it without holding its neighbours up.
                     logger.warning("A batch of webhooks failed: %s", error)
                 return await self._handle_each(connection)
@@ -58,11 +60,26 @@ class Inbox:
                 events.append((row, self._read(row)))
             except WebhookRefused as error:
                 await _bury(connection, row, str(error))
-        told = [event.result for _, event in events if event.result is not None]
-        unknown = await settle(connection, told)
+        spoken_of = [
+            (row["provider"], event.result) for row, event in events if event.result is not None
+        ]
+        # A provider speaks of its own payments: that it is genuine makes it no witness of others'.
+        named = [(provider, result.payment_id) for provider, result in spoken_of]
+        foreign = await find_foreign(connection, named)
+        unknown = await settle(
+            connection,
+            [
+                result
+                for each, (_, result) in zip(named, spoken_of, strict=True)
+                if each not in foreign
+            ],
+        )
         handled: list[Row] = []
         for row, event in events:
-            if event.result is not None and event.result.payment_id in unknown:
+            if event.result is not None and (
+                event.result.payment_id in unknown
+                or (row["provider"], event.result.payment_id) in foreign
+            ):
                 await _fail(connection, row, f"no payment {event.result.payment_id}")
             else:
                 handled.append(row)
@@ -74,7 +91,7 @@ class Inbox:
             try:
                 async with connection.transaction():
                     await self._handle(connection, [row])
-            except asyncpg.PostgresError as error:
+            except BAD as error:
                 await _fail(connection, row, str(error))
         return len(rows)
 

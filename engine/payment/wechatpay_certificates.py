@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 PATH: Final = "/v3/certificates"
 FETCH_SECONDS_MIN: Final = 60.0  # Anyone may send unknown serials; nobody makes us ask more often.
+RETRY_SECONDS_MIN: Final = 1.0  # … nor while there are none, and every message would have us ask.
 FRESH_SECONDS_MAX: Final = 43_200.0  # WeChat asks for a look every twelve hours.
 CERTIFICATES_MAX: Final = 16
 
@@ -46,21 +47,18 @@ class Certificates:
         if serial in self._keys and not self._is_older(FRESH_SECONDS_MAX):
             return self._keys[serial]
         async with self._turn:
-            if serial not in self._keys and self._is_older(FETCH_SECONDS_MIN):
+            seconds_min = FETCH_SECONDS_MIN if self._keys else RETRY_SECONDS_MIN
+            if serial not in self._keys and self._is_older(seconds_min):
                 await self._refresh()
             elif self._is_older(FRESH_SECONDS_MAX):
                 await self._refresh_if_possible()
+        if not self._keys:
+            raise ProviderUnavailable("WeChat Pay's certificates could not be had a moment ago.")
         return self._keys.get(serial)
 
     async def _refresh(self) -> None:
         self._fetched_at = self._clock.monotonic()
-        try:
-            reply = await self._fetch()
-            self._keys = self._read(reply)
-        except ProviderUnavailable:
-            if not self._keys:
-                self._fetched_at = None  # Nothing can be verified: the next one tries again.
-            raise
+        self._keys = self._read(await self._fetch())
         logger.info(
             "WeChat Pay has %d certificates.",
             len(self._keys),

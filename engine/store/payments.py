@@ -317,6 +317,22 @@ async def take_webhooks(connection: Connection, count: int) -> list[Row]:
     return rows
 
 
+async def find_foreign(
+    connection: Connection, named: Sequence[tuple[str, str]]
+) -> set[tuple[str, str]]:
+    """Of (provider, payment id), those whose payment is with another provider."""
+    rows = await connection.fetch(
+        """
+        SELECT named.provider, payment_id FROM unnest($1::text[], $2::text[])
+                 AS named(provider, payment_id)
+        JOIN payments USING (payment_id) WHERE payments.provider <> named.provider
+        """,
+        [provider for provider, _ in named],
+        [payment_id for _, payment_id in named],
+    )
+    return {(row["provider"], row["payment_id"]) for row in rows}
+
+
 async def finish_webhooks(connection: Connection, events: Sequence[tuple[str, str]]) -> None:
     """Marks webhooks as handled: in the transaction of their effect."""
     if events:

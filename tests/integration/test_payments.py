@@ -28,6 +28,7 @@ from engine.payment.provider import (
     ProviderResult,
 )
 from engine.payment.webhooks import ATTEMPTS_MAX as WEBHOOK_ATTEMPTS_MAX
+from engine.payment.webhooks import Inbox
 from engine.recovery import recover
 from engine.servers import EmbeddedValkey
 from engine.store import outbox
@@ -435,6 +436,34 @@ async def test_webhook_of_an_unknown_payment_ends_in_the_dead_letters(open_shop:
     assert "no payment pay_of_nobody" in letters[1]["error"]
     assert await shop.status(order) == OrderStatus.PAID  # Its neighbours were not held up.
     assert await shop.inbox.handle_once() == 0
+
+
+async def test_provider_is_no_witness_of_payments_with_another(open_shop: OpenShop) -> None:
+    shop = await open_shop()
+    (order,) = await shop.order(["ann"])
+    shop.provider.answer = PENDING
+    payment = await shop.pay(order, "ann")
+    await shop.settle()
+    inbox = Inbox(shop.pool, {"other": shop.provider})
+    event_id, body = shop.provider.event(payment.payment_id, CAPTURED)
+    await shop.payments.receive_webhook("other", event_id, body)
+    await inbox.handle_once()
+    assert await shop.payment_status(payment.payment_id) == "pending"
+    error = await shop.pool.fetchval("SELECT last_error FROM webhook_inbox")
+    assert error == f"no payment {payment.payment_id}"
+
+
+@pytest.mark.parametrize("at_ms", [10**18, -(10**18), 10**30])
+async def test_time_beyond_the_calendar_holds_no_money_up(open_shop: OpenShop, at_ms: int) -> None:
+    shop = await open_shop()
+    (order,) = await shop.order(["ann"])
+    shop.provider.answer = PENDING
+    payment = await shop.pay(order, "ann")
+    await shop.settle()
+    word = ProviderResult(payment.payment_id, CAPTURED, 129_900, "CNY", "ref", at_ms=at_ms)
+    async with shop.pool.acquire() as connection, connection.transaction():
+        await settlement.settle(connection, [word])
+    assert await shop.status(order) == OrderStatus.PAID
 
 
 async def test_refund_asked_twice_gives_units_back_once(open_shop: OpenShop) -> None:

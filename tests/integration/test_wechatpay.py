@@ -156,8 +156,10 @@ async def test_unknown_serials_make_nobody_ask_more_than_once_a_minute(both: Bot
 async def test_certificates_that_cannot_be_had_leave_a_webhook_for_later(both: Both) -> None:
     both.gateway.mood = Mood(Mischief.DOWN, calls=1)
     headers, body = both.notice(both.trade())
-    with pytest.raises(ProviderUnavailable):
-        await both.adapter.parse_webhook(headers, body, both.clock.now_ms())
+    for _ in range(3):  # However many come meanwhile, WeChat is not asked for each of them.
+        with pytest.raises(ProviderUnavailable):
+            await both.adapter.parse_webhook(headers, body, both.clock.now_ms())
+    both.clock.advance(seconds=2)
     assert await both.adapter.parse_webhook(headers, body, both.clock.now_ms())
 
 
