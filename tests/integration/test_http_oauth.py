@@ -8,13 +8,16 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
+import pytest_asyncio
 from joserfc import jwt
-from redis.asyncio import Redis
 
+from api.oauth.provider import Oidc
 from api.users.links import LinkSender
-from engine.servers import EmbeddedValkey
-from tests.support.front import Reply, Served, serve
+from engine.servers import EmbeddedPostgres, EmbeddedValkey
+from tests.support.accounts import forget_everybody, serve_all
+from tests.support.front import Reply, Served
 from tests.support.mailbox import newest_mail
 from tests.support.oidc import CLIENT_ID, CLIENT_SECRET, ProviderStand, oidc_provider
 
@@ -22,20 +25,20 @@ LOGIN = "/v1/oauth/acme/login"
 JANE = "jane@example.com"
 
 
-@pytest.fixture
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def stand() -> AsyncIterator[ProviderStand]:
     async with oidc_provider() as stand:
         yield stand
 
 
-@pytest.fixture
-async def served(
-    redis: Redis, valkey: EmbeddedValkey, postgres_url: str, stand: ProviderStand
-) -> AsyncIterator[Served]:
-    async with serve(
-        valkey.url,
-        postgres_url,
-        oidc_issuer=stand.issuer,
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(valkey: EmbeddedValkey, postgres: EmbeddedPostgres) -> AsyncIterator[Served]:
+    async with serve_all(
+        valkey,
+        postgres,
         oidc_client_id=CLIENT_ID,
         oidc_client_secret=CLIENT_SECRET,
         oidc_name="acme",
@@ -43,6 +46,19 @@ async def served(
         anonymous_burst=1000,
     ) as served:
         yield served
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def served(
+    engine: Served, stand: ProviderStand, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Served]:
+    """Each test has a provider of its own, which nobody has asked for anything yet."""
+    await forget_everybody(engine)
+    settings = msgspec.structs.replace(engine.engine.settings, oidc_issuer=stand.issuer)
+    oidc = Oidc.of(settings, engine.engine.clock)
+    monkeypatch.setattr(engine.front, "oidc", oidc)
+    yield engine
+    await oidc.close()
 
 
 def cookies_of(reply: Reply) -> dict[str, str]:

@@ -120,6 +120,19 @@ async def test_what_no_server_will_ever_take_is_given_up_and_seen(
     assert len(server.arrived) == 2
 
 
+async def test_a_mail_that_cannot_be_written_holds_no_other_up(
+    pool: Pool, server: MailServer
+) -> None:
+    await put(pool)
+    await pool.execute(
+        "INSERT INTO mails (kind, recipient, language, content, due_at) VALUES"
+        " ('order_paid', 'li@example.com', 'en', $1, now() - interval '1 s')",
+        {"order_id": "shop.1", "amount_minor": "not a number", "currency": "CNY"},
+    )
+    assert await mailer(pool, server).send_once() == 2
+    assert sorted(state for state, _ in await states(pool)) == ["failed", "sent"]
+
+
 async def test_a_server_that_is_away_costs_no_mail_its_life(pool: Pool) -> None:
     async with mail_server() as gone:
         sender = SmtpSender(gone.url, FROM)
