@@ -22,7 +22,10 @@ ReviewText = Annotated[
 ReasonText = Annotated[
     str, msgspec.Meta(min_length=1, max_length=REASON_MAX, pattern=r"^[^\x00-\x1f\x7f]+\Z")
 ]
-ImageUrl = Annotated[str, msgspec.Meta(max_length=500, pattern=r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[!#-;=?-~]*\Z")]
+ImageUrl = Annotated[
+    str,
+    msgspec.Meta(max_length=500, pattern=r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[!#-;=?-~]*\Z"),
+]
 Rating = Annotated[int, msgspec.Meta(ge=1, le=5)]
 State = Literal["pending", "published", "rejected"]
 
