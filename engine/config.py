@@ -170,6 +170,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wechatpay_api_v3_secret: Annotated[str, msgspec.Meta(min_length=32, max_length=32)] | None = (
         None  # AES-256
     )
+    # WeChat Pay's own key, for merchants who were given one instead of certificates: PUB_KEY_ID_…
+    wechatpay_public_key_id: str | None = None
+    wechatpay_public_key: str | None = None
     stripe_url: str | None = None  # None: Stripe's own
     stripe_secret_key: str | None = None
     stripe_publishable_key: str | None = None  # shown to buyers' browsers

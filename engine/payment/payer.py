@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-import asyncpg
-
 from engine.errors import Unavailable
 from engine.ids import Ids
 from engine.payment import calls
@@ -19,7 +17,7 @@ from engine.payment.calls import Answer, postponed
 from engine.payment.guarded import is_cut_off, is_failing
 from engine.payment.late import LateCaptures
 from engine.payment.provider import ChargeStatus, Provider, ProviderRefused, ProviderResult
-from engine.payment.settlement import settle
+from engine.payment.settlement import UNFORESEEN, settle
 from engine.polling import pause, poll, supervise
 from engine.store import outbox
 from engine.store.database import Connection, Pool, postgres_errors
@@ -248,7 +246,7 @@ class Payer:
             return
         try:
             await self._write_patiently(answers)
-        except asyncpg.PostgresError as error:
+        except UNFORESEEN as error:
             if len(answers) > 1:
                 for answer in answers:
                     await self._settle([answer])

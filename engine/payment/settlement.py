@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+import asyncpg
 import msgspec
 
 from engine import metrics
@@ -23,6 +24,8 @@ AUTO: Final = "auto"  # The idempotency key of the engine's own captures.
 OPEN: Final = frozenset({PaymentStatus.CREATED, PaymentStatus.PENDING})
 NOT_CAPTURED: Final = frozenset({*OPEN, PaymentStatus.FAILED})
 REFUNDABLE: Final = frozenset(REFUND.origins)
+# What a provider's word may lead to that nobody thought of: its neighbours are not to wait for it.
+UNFORESEEN: Final = (asyncpg.PostgresError, ValueError, TypeError, LookupError, ArithmeticError)
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -5,10 +5,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import asyncpg
-
 from engine.payment.provider import Provider, WebhookEvent, WebhookRefused
-from engine.payment.settlement import settle
+from engine.payment.settlement import UNFORESEEN, settle
 from engine.polling import poll
 from engine.store import outbox
 from engine.store.database import Connection, Pool, postgres_errors
@@ -19,8 +17,6 @@ logger = logging.getLogger(__name__)
 BATCH_MAX: Final = 200
 ATTEMPTS_MAX: Final = 10  # Then the dead letters: 20 s after it came.
 IDLE_SECONDS: Final = 0.05
-# What the words of one webhook may lead to that nobody foresaw; the others are not to wait for it.
-BAD: Final = (asyncpg.PostgresError, ValueError, TypeError, LookupError, ArithmeticError)
 
 
 class Inbox:
@@ -44,7 +40,7 @@ class Inbox:
                         rows = await take_webhooks(connection, BATCH_MAX)
                         await self._handle(connection, rows)
                         return len(rows)
-                except BAD as error:
+                except UNFORESEEN as error:
                     # One of them is bad; find it without holding its neighbours up.
                     logger.warning("A batch of webhooks failed: %s", error)
                 return await self._handle_each(connection)
@@ -91,7 +87,7 @@ class Inbox:
             try:
                 async with connection.transaction():
                     await self._handle(connection, [row])
-            except BAD as error:
+            except UNFORESEEN as error:
                 await _fail(connection, row, str(error))
         return len(rows)
 

@@ -11,13 +11,15 @@ from hashlib import sha1
 from typing import Any, Final
 from urllib.parse import quote
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
 from engine.clock import Clock
 from engine.config import Settings
 from engine.errors import ProviderUnavailable
 from engine.ids import RandomIds
 from engine.payment import wechatpay_bill
 from engine.payment.http import STATEMENT_BYTES_MAX, HttpClient
-from engine.payment.keys import is_configured, read_private_key
+from engine.payment.keys import is_configured, read_private_key, read_public_key
 from engine.payment.provider import (
     WEBHOOK_PATH,
     Acknowledgement,
@@ -272,9 +274,18 @@ def make_wechatpay(settings: Settings, http: HttpClient, clock: Clock) -> WeChat
         settings.wechatpay_serial or "",
         read_private_key(settings, "wechatpay_private_key"),
         (settings.wechatpay_api_v3_secret or "").encode(),
+        _given_key(settings),
     )
     link = WeChatPayLink(http, clock, RandomIds(), merchant, settings.wechatpay_url or API)
     return WeChatPay(link, merchant, shop=shop_url(settings))
+
+
+def _given_key(settings: Settings) -> tuple[str, RSAPublicKey] | None:
+    """WeChat Pay's own key with its id, where the merchant was given one. Raises ConfigError."""
+    names = ("wechatpay_public_key_id", "wechatpay_public_key")
+    if not is_configured(settings, "WeChat Pay's public key", names):
+        return None
+    return settings.wechatpay_public_key_id or "", read_public_key(settings, names[1])
 
 
 def _read_bill(data: bytes, digest: str) -> list[StatementLine]:

@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from api.http_client import AioHttpClient
 from api.sandbox.gateway_keys import CERTIFICATE_DAYS
@@ -173,6 +175,37 @@ async def test_expired_certificate_is_believed_no_more_and_spoils_no_other(both:
     old = {**late, "Wechatpay-Serial": headers["Wechatpay-Serial"]}
     with pytest.raises(WebhookRefused, match="unknown"):
         await both.adapter.parse_webhook(old, body, now_ms)
+
+
+async def test_merchant_with_wechats_own_key_needs_no_certificates(both: Both) -> None:
+    gateway, now_ms = both.gateway, both.clock.now_ms()
+    key = gateway._platform[gateway._serial][0]
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    given = {"wechatpay_public_key_id": "PUB_KEY_ID_1", "wechatpay_public_key": pem}
+    settings = Settings(**gateway_keys().settings(gateway.root.removesuffix("/wechatpay")) | given)
+    async with AioHttpClient(connections_max=1) as http:
+        adapter = make_wechatpay(settings, http, both.clock)
+        assert adapter is not None
+        trade = both.trade()
+        headers, body = both.notice(trade)
+        named = {**headers, "Wechatpay-Serial": "PUB_KEY_ID_1"}
+        told = await adapter.parse_webhook(named, body, now_ms)
+        assert told.result is not None
+        assert told.result.status is ChargeStatus.CAPTURED
+        assert gateway.fetched == 0
+        forged, body = both.notice(trade, Mischief.FORGE)
+        with pytest.raises(WebhookRefused, match="signature"):
+            await adapter.parse_webhook(
+                {**forged, "Wechatpay-Serial": "PUB_KEY_ID_1"}, body, now_ms
+            )
+        asked = adapter._link._headers("GET", "http://wechat/v3/x", b"")
+        assert asked["Wechatpay-Serial"] == "PUB_KEY_ID_1"
+        # What still comes with a certificate's serial is verified by that.
+        assert await adapter.parse_webhook(*both.notice(trade), now_ms)
+    with pytest.raises(ConfigError, match="WECHATPAY_PUBLIC_KEY as well"):
+        make_wechatpay(
+            msgspec.structs.replace(settings, wechatpay_public_key=None), http, both.clock
+        )
 
 
 async def test_certificates_signed_by_nobody_known_are_not_taken(both: Both) -> None:

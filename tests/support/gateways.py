@@ -1,5 +1,6 @@
 """A served engine that is paid by practised gateways, moved one pass at a time."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,8 +24,10 @@ from api.sandbox.trades import TradeBook, TradeState
 from engine.clock import ManualClock, SystemClock
 from engine.connections import connect_redis
 from engine.dispatcher import Dispatcher
+from engine.errors import ProviderUnavailable
 from engine.ids import RandomIds
 from engine.keys import shard_keys
+from engine.payment.http import HttpReply
 from engine.payment.late import LateCaptures
 from engine.payment.payer import Payer
 from engine.payment.provider import Provider
@@ -36,8 +39,9 @@ from engine.servers import EmbeddedPostgres, EmbeddedValkey
 from engine.store.migrate import upgrade
 from tests.support.front import Reply, Served, serve
 
-HTTP_SECONDS: Final = 0.3  # The engine's patience with a gateway …
-LATE_SECONDS: Final = 0.6  # … and the answer of one that outlasts it.
+HTTP_SECONDS: Final = 5.0  # The engine's patience with a gateway, however busy the machine is, …
+SHORT_SECONDS: Final = 0.25  # … while one answers late, …
+LATE_SECONDS: Final = 0.5  # … which outlasts that.
 PASSES_MAX: Final = 60
 SALES: Final = {"alipay": "in-yuan", "wechatpay": "in-yuan", "stripe": "in-dollars"}
 UNITS: Final = 200
@@ -52,6 +56,19 @@ def gateway_keys() -> GatewayKeys:
     return make_gateway_keys()
 
 
+class ImpatientClient(AioHttpClient):
+    """One whose patience may be changed."""
+
+    seconds_max = HTTP_SECONDS
+
+    async def _send(self, *about: Any) -> HttpReply:
+        try:
+            async with asyncio.timeout(self.seconds_max):
+                return await super()._send(*about)
+        except TimeoutError as error:
+            raise ProviderUnavailable("The test's patience is over.") from error
+
+
 @dataclass
 class Practice:
     """One sale, three gateways, and everything between them."""
@@ -59,7 +76,7 @@ class Practice:
     served: Served
     gateways: Gateways
     clock: ManualClock  # the gateways'
-    http: AioHttpClient
+    http: "ImpatientClient"
     providers: dict[str, Provider]
 
     def __post_init__(self) -> None:
@@ -83,10 +100,12 @@ class Practice:
         return next(one for one in self.gateways.all if one.name == provider)
 
     def mood(self, provider: str, mischief: Mischief, **more: Any) -> None:
+        self.http.seconds_max = SHORT_SECONDS if mischief is Mischief.LATE_ANSWER else HTTP_SECONDS
         self.gateway(provider).mood = Mood(mischief, **{"seconds": LATE_SECONDS} | more)
 
     def calm_down(self) -> None:
         """No gateway misbehaves, and nothing is on its way."""
+        self.http.seconds_max = HTTP_SECONDS
         for gateway in self.gateways.all:
             gateway.mood = Mood()
         self.gateways.notices.forget()
@@ -306,7 +325,7 @@ async def empty_database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
 async def practise(redis_url: str, postgres_url: str, **changes: Any) -> AsyncIterator[Practice]:
     """Everything started; nothing sold yet."""
     clock, keys = ManualClock(SystemClock().now_ms()), gateway_keys()
-    async with AioHttpClient(connections_max=8, timeout_seconds=HTTP_SECONDS) as http:
+    async with ImpatientClient(connections_max=8, timeout_seconds=HTTP_SECONDS) as http:
         gateways = Gateways(TradeBook(), Notices(http, clock), clock, RandomIds(), keys)
         app = web.Application()
         gateways.mount(app)
