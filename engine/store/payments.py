@@ -83,11 +83,12 @@ async def find_payment(connection: Connection, payment_id: str) -> Row | None:
 
 
 async def status_of_order(connection: Connection, sale_id: str, reservation_id: str) -> str | None:
-    return await connection.fetchval(
+    status: str | None = await connection.fetchval(
         "SELECT status FROM orders WHERE sale_id = $1 AND reservation_id = $2",
         sale_id,
         reservation_id,
     )
+    return status
 
 
 async def add_payment(
