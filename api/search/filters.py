@@ -27,7 +27,8 @@ KEY_VALUES_MAX: Final = {"integer": 2**31 - 1, "timestamptz": 10**16, "bigint": 
 # The filters that a facet counts without: those of its own kind.
 CATEGORY, BRAND, PRICE = "category", "brand", "price"
 # These are words of the index, so that it is read once for all of them: rows are looked at last.
-_OF_WORDS: Final = ("wish", CATEGORY, BRAND)
+HEADS: Final = "heads"
+_OF_WORDS: Final = ("wish", CATEGORY, BRAND, HEADS)
 NO_KINDS: Final[Mapping[str, str]] = MappingProxyType({})
 
 _WISH: Final = "websearch_to_tsquery('english', {other}::text) && {han}::text::tsquery"
@@ -35,6 +36,10 @@ _RANK: Final = (
     "ts_rank('{{0.05, 0.2, 0.6, 1}}', title,"
     " websearch_to_tsquery('english', {other}::text) || {han}::text::tsquery)"
 )
+# Any of the words, as the index has the heads: `=phone`. Such words have no quote in them.
+_HEADS: Final = """regexp_replace(
+    (websearch_to_tsquery('english', {other}::text) || {han}::text::tsquery)::text,
+    '''([^'']+)''', '''=\\1''', 'g')::tsquery"""
 # Those that are open, as the sale itself says; few, and found first.
 _ON_SALE: Final = """product_id IN (
     SELECT skus.product_id FROM sales JOIN sale_items USING (sale_id)
@@ -128,8 +133,13 @@ def conditions(
         found[CATEGORY] = f"{parameters.add(quoted(in_category(query.category)))}::text::tsquery"
     if query.brand:
         found[BRAND] = f"{parameters.add(any_of(map(of_brand, query.brand)))}::text::tsquery"
-    if priced := [*_price_bounds(query, price, parameters)]:
+    # Where words say which rows there are, the index of prices is kept out: reading half of it to
+    # leave a few rows out costs more than the whole search.
+    row_price = (lambda: f"({price()} + 0)") if found else price
+    if priced := [*_price_bounds(query, row_price, parameters)]:
         found[PRICE] = " AND ".join(priced)
+    if query.sort in {"price_asc", "price_desc"}:
+        found["priced"] = f"{row_price()} IS NOT NULL"
     if query.in_stock:
         found["in_stock"] = "in_stock"
     if query.on_sale:
@@ -144,18 +154,20 @@ def _price_bounds(
         yield f"{price()} >= {parameters.add(query.price_min)}::bigint"
     if query.price_max is not None:
         yield f"{price()} <= {parameters.add(query.price_max)}::bigint"
-    if query.sort in {"price_asc", "price_desc"}:
-        yield f"{price()} IS NOT NULL"
 
 
-def row_conditions(query: ProductsQuery, parameters: Parameters) -> dict[str, str]:
-    """The category and the brands as conditions of the row itself: for who goes along an index and
-    would have to fetch each row's words from where they are kept."""
+def row_conditions(
+    query: ProductsQuery, price: Callable[[], str], parameters: Parameters
+) -> dict[str, str]:
+    """The category, the brands and the price as conditions of the row itself: for who goes along an
+    index and would have to fetch each row's words from where they are kept."""
     found: dict[str, str] = {}
     if query.category is not None:
         found[CATEGORY] = f"path @> ARRAY[{parameters.add(query.category)}::text]"
     if query.brand:
         found[BRAND] = f"brand = ANY ({parameters.add(query.brand)}::text[])"
+    if priced := [*_price_bounds(query, price, parameters)]:
+        found[PRICE] = " AND ".join(priced)
     return found
 
 
@@ -174,12 +186,8 @@ def rank(wish: Wish, parameters: Parameters) -> str:
 
 
 def heads(wish: Wish, parameters: Parameters) -> str:
-    """Those that are what is looked for, as their names or their category's say."""
-    other, han = parameters.add(wish.any_other), parameters.add(wish.any_han)
-    return (
-        "ts_filter(title, '{a}') @@"
-        f" (websearch_to_tsquery('english', {other}::text) || {han}::text::tsquery)"
-    )
+    """Those that are what is looked for, as their names or their category's say: as a tsquery."""
+    return _HEADS.format(other=parameters.add(wish.any_other), han=parameters.add(wish.any_han))
 
 
 def beyond(order: Order, value_of: str, key: Key | None, parameters: Parameters) -> str:

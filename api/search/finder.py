@@ -3,12 +3,14 @@
 Knows neither HTTP nor how an answer is written; `statement` says what is asked.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 import asyncpg
 
@@ -20,6 +22,8 @@ from api.search.statement import Search, statement
 from engine.errors import DoorbusterError
 from engine.store.database import Connection, Pool, postgres_errors
 
+SEARCHES_MAX: Final = 5  # At once over one pool: the rest of its connections is for who buys.
+PLACE_SECONDS_MAX: Final = 0.5  # That a search waits for one of these places.
 SEARCH_MS_MAX: Final = 1000  # Fifty times the promise: who waits longer has left.
 
 # Each plan is made for its words: how common they are decides it. The planner does not know what
@@ -31,6 +35,8 @@ _SETTINGS: Final = f"""
     SET LOCAL random_page_cost = 1.1;
     SET LOCAL enable_seqscan = off;    SET LOCAL pg_trgm.similarity_threshold = 0.2
 """
+# What is shown is planned once: how it is read does not depend on which products they are.
+_ONE_PLAN: Final = "SET LOCAL plan_cache_mode = force_generic_plan"
 _SHOWN: Final = files("api.search").joinpath("shown.sql").read_text("utf-8")
 _PATH: Final = "SELECT path FROM categories WHERE category_id = $1"
 _NAMES: Final = "SELECT category_id, name FROM categories WHERE category_id = ANY($1::text[])"
@@ -38,9 +44,12 @@ _RATE: Final = """
     SELECT rate FROM exchange_rates WHERE base = $1 AND quote = $2 AND valid_on <= $3
     ORDER BY valid_on DESC LIMIT 1"""
 
+# Of each pool, as long as it is there.
+_places: Final[WeakKeyDictionary[Pool, asyncio.Semaphore]] = WeakKeyDictionary()
+
 
 class SearchTooDear(DoorbusterError):
-    """The search took longer than any may, and was stopped."""
+    """The search took longer than any may, and was stopped; or it found no place."""
 
 
 class Instead(NamedTuple):
@@ -92,11 +101,29 @@ async def bounded(pool: Pool) -> AsyncIterator[Connection]:
     """A connection that reads, and whose statements end in time. Raises SearchTooDear."""
     with postgres_errors():
         try:
-            async with pool.acquire() as connection, connection.transaction(readonly=True):
+            async with (
+                _place(pool),
+                pool.acquire() as connection,
+                connection.transaction(readonly=True),
+            ):
                 await connection.execute(_SETTINGS)
                 yield connection
         except asyncpg.QueryCanceledError as error:
             raise SearchTooDear("The search took too long: ask for something narrower.") from error
+
+
+@asynccontextmanager
+async def _place(pool: Pool) -> AsyncIterator[None]:
+    places = _places.setdefault(pool, asyncio.Semaphore(SEARCHES_MAX))
+    try:
+        async with asyncio.timeout(PLACE_SECONDS_MAX):
+            await places.acquire()
+    except TimeoutError as error:
+        raise SearchTooDear("Too many searches at once.") from error
+    try:
+        yield
+    finally:
+        places.release()
 
 
 async def _prepared(connection: Connection, search: Search) -> Search | None:
@@ -158,9 +185,10 @@ async def _look(connection: Connection, search: Search) -> Any:
 
 
 async def _shown(connection: Connection, ids: list[str], now: datetime) -> list[Any]:
-    rows = (
-        {row["product_id"]: row for row in await connection.fetch(_SHOWN, ids, now)} if ids else {}
-    )
+    if not ids:
+        return []
+    await connection.execute(_ONE_PLAN)
+    rows = {row["product_id"]: row for row in await connection.fetch(_SHOWN, ids, now)}
     return [rows[each] for each in ids if each in rows]
 
 

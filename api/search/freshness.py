@@ -14,11 +14,10 @@ NOTES_MAX: Final = 1000  # Per pass: some tens of milliseconds.
 IDLE_SECONDS: Final = 0.5  # How old the index's stock may be.
 
 _FRESHEN: Final = files("api.search").joinpath("freshen.sql").read_text("utf-8")
-# Reads one page where nothing waits. Only who owns an index may.
+# Reads one page where nothing waits. Only who owns the index may.
 _SORT_IN: Final = """
     SELECT gin_clean_pending_list(oid) FROM pg_class
-    WHERE oid IN ('product_search_words'::regclass, 'product_search_heads'::regclass)
-      AND pg_has_role(relowner, 'USAGE')"""
+    WHERE oid = 'product_search_words'::regclass AND pg_has_role(relowner, 'USAGE')"""
 
 
 class Freshness:

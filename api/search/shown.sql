@@ -1,4 +1,6 @@
 -- What of products $1 is shown in a list, with the sales that are open at $2.
+WITH live AS MATERIALIZED (
+    SELECT sale_id FROM sales WHERE state = 'open' AND opens_at <= $2 AND $2 < closes_at)
 SELECT products.product_id, products.name, products.brand, products.category_id,
        products.images ->> 0 AS image, product_search.prices,
        EXISTS (SELECT FROM skus JOIN sale_items
@@ -6,12 +8,14 @@ SELECT products.product_id, products.name, products.brand, products.category_id,
                    ON sale_items.sale_id = 'shop' AND sale_items.sku = skus.sku COLLATE "default"
                WHERE skus.product_id = products.product_id AND skus.active
                  AND sale_items.stocked > sale_items.ordered) AS in_stock,
-       ARRAY(SELECT DISTINCT sales.sale_id
-             FROM sales JOIN sale_items USING (sale_id)
-             JOIN skus ON sale_items.sku = skus.sku COLLATE "default"
-             WHERE sales.state = 'open' AND sales.opens_at <= $2 AND $2 < sales.closes_at
-               AND skus.product_id = products.product_id
-             ORDER BY 1 LIMIT 10) AS on_sale,
+       -- Mostly no sale is open, and a product has many SKUs.
+       CASE WHEN EXISTS (SELECT FROM live) THEN
+           ARRAY(SELECT DISTINCT sale_id
+                 FROM skus JOIN sale_items ON sale_items.sku = skus.sku COLLATE "default"
+                 JOIN live USING (sale_id)
+                 WHERE skus.product_id = products.product_id
+                 ORDER BY 1 LIMIT 10)
+       ELSE '{}' END AS on_sale,
        rated.sum::float8 / nullif(rated.count, 0) AS rating, coalesce(rated.count, 0) AS ratings
 FROM products JOIN product_search USING (product_id)
 LEFT JOIN product_ratings AS rated USING (product_id)

@@ -12,6 +12,7 @@ from api.search.bodies import ProductsQuery
 from api.search.filters import (
     BRAND,
     CATEGORY,
+    HEADS,
     ORDERS,
     PRICE,
     Key,
@@ -134,13 +135,15 @@ class _Writer:
     def _matches(self, name: str, columns: str, without: str = "") -> str:
         """The matches that are looked at: of many, the things themselves before what mentions them."""
         look, most = _LOOK.format(columns=columns), self._search.most + 1
-        condition = where(self._conditions, without)
         if not self._search.wish.is_ranking:
+            condition = where(self._conditions, without)
             return f"{name} AS MATERIALIZED ({look} WHERE {condition} LIMIT {most})"
-        head = self._heads
+        # As words of the index like others: it is read as far as the rarest of them reaches.
+        those = where({**self._conditions, HEADS: self._heads}, without)
+        others = where({**self._conditions, HEADS: f"!!({self._heads})"}, without)
         return (
-            f"{name} AS MATERIALIZED (({look} WHERE {condition} AND {head})"
-            f" UNION ALL ({look} WHERE {condition} AND NOT {head}) LIMIT {most})"
+            f"{name} AS MATERIALIZED (({look} WHERE numnode({self._heads}) > 0 AND {those})"
+            f" UNION ALL ({look} WHERE {others}) LIMIT {most})"
         )
 
     @cached_property
@@ -160,7 +163,7 @@ class _Writer:
         after_all = beyond(self._order, self._key, self._search.after, self._parameters)
         few = _FEW.format(most=self._search.most)
         short = _PAGE_OF_FOUND.format(condition=f"{few} AND {after}", way=way, limit=limit)
-        by_row = row_conditions(self._search.query, self._parameters)
+        by_row = row_conditions(self._search.query, lambda: self._price, self._parameters)
         condition = f"NOT {few} AND {where(self._conditions, by_row=by_row)} AND {after_all}"
         long = _PAGE_OF_ALL.format(key=self._key, condition=condition, way=way, limit=limit)
         return f"page AS ({short} UNION ALL {long})"

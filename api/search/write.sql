@@ -15,6 +15,8 @@ SELECT products.product_id, categories.path, products.brand, least.prices,
        products.created_at,
        made.title,
        made.title || setweight(to_tsvector('english', made.rest), 'D') || made.han_words::tsvector
+       || array_to_tsvector(
+              ARRAY(SELECT '=' || lexeme FROM unnest(ts_filter(made.title, '{a}'))))
 FROM (SELECT product_id, rest, han_words,
              setweight(to_tsvector('english', heads), 'A')
              || setweight(to_tsvector('english', brand), 'B')

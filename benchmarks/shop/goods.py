@@ -1,7 +1,7 @@
 """Puts the demo catalogue up at any size, straight into Postgres by COPY, and indexes it for search."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -30,6 +30,14 @@ _SHARE: Final = """
     SELECT product_id FROM products WHERE abs(hashtext(product_id)::bigint) % $1::int = $2::int
     ORDER BY hashtext(product_id)"""
 
+# All but those that writing reads itself.
+_INDEXES: Final = """
+    SELECT indexname, indexdef FROM pg_indexes
+    WHERE tablename IN ('product_search', 'search_names', 'search_words')
+      AND indexname NOT IN
+          ('product_search_pkey', 'search_words_word', 'search_names_of_product') ORDER BY indexdef"""
+_DROPS: Final = f"SELECT format('DROP INDEX %I', indexname) AS text FROM ({_INDEXES}) AS indexes"
+
 _PRODUCT_COLUMNS: Final = (
     "product_id", "category_id", "brand", "name", "description", "images", "attributes", "created_at",
 )  # fmt: skip
@@ -57,24 +65,33 @@ async def put_up(url: str, count: int) -> None:
 
 
 async def index_all(url: str) -> None:
-    """Indexes all products, in two processes; the largest index is built at the end, at once."""
+    """Indexes all products, in two processes; Postgres' own indexes are built at the end, at once."""
     connection = await connect(url)
     try:
-        definition = await connection.fetchval(
-            "SELECT indexdef FROM pg_indexes WHERE indexname = 'product_search_words'"
-        )
-        await connection.execute("DROP INDEX product_search_words")
+        definitions = [row["indexdef"] for row in await connection.fetch(_INDEXES)]
+        for row in await connection.fetch(_DROPS):
+            await connection.execute(row["text"])
         loop = asyncio.get_running_loop()
         with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as processes:
             parts = (
                 loop.run_in_executor(processes, index_part, url, part) for part in range(PROCESSES)
             )
             await asyncio.gather(*parts)
-        await connection.execute("SET maintenance_work_mem = '256MB'")
-        await connection.execute(definition, timeout=SECONDS_MAX)
+        await asyncio.gather(*(_build(url, definitions[part::2]) for part in range(PROCESSES)))
         # What is new is looked at once more: here nothing changed meanwhile.
         await connection.execute("TRUNCATE search_stale")
         await connection.execute("VACUUM ANALYZE", timeout=SECONDS_MAX)
+    finally:
+        await connection.close()
+
+
+async def _build(url: str, definitions: Sequence[str]) -> None:
+    connection = await connect(url)
+    try:
+        await connection.execute("SET maintenance_work_mem = '192MB'")
+        await connection.execute("SET max_parallel_maintenance_workers = 0")
+        for definition in definitions:
+            await connection.execute(definition, timeout=SECONDS_MAX)
     finally:
         await connection.close()
 
@@ -87,6 +104,8 @@ def index_part(url: str, part: int) -> None:
 async def _index(url: str, part: int) -> None:
     connection = await connect(url)
     try:
+        await connection.execute("SET session_replication_role = replica")
+        await connection.execute("SET synchronous_commit = off")
         rows = await connection.fetch(_SHARE, PROCESSES, part)
         ids = [row["product_id"] for row in rows]
         for at in range(0, len(ids), BATCH):
