@@ -154,7 +154,7 @@ class PaymentService:
     async def _refund(
         self, connection: Connection, sale_id: str, payment_id: str, actor: str
     ) -> None:
-        await store.start_refund(connection, payment_id, f"asked for by {actor}")
+        await store.start_refund(connection, payment_id, "asked_for")  # By whom: the log says.
         await self._ask_for_refund(connection, sale_id, payment_id, actor)
 
     async def _refund_again(

@@ -256,6 +256,29 @@ async def test_refund_is_asked_for_by_the_state_and_one_made_meanwhile_is_waited
     assert (await stripe_of(api).refund(CHARGE)).status is ChargeStatus.PENDING
 
 
+async def test_try_repeated_after_the_settings_changed_is_asked_about_and_not_called_failed() -> (
+    None
+):
+    error = {"error": {"type": "idempotency_error", "message": "Keys for idempotent requests …"}}
+    api = Api(post_payment_intents=(400, error), get_search={"data": [PAID]}, get_pi_1=PAID)
+    assert (await stripe_of(api).create(REQUEST)).status is ChargeStatus.CAPTURED
+    api.says["get_search"] = {"data": []}
+    assert (await stripe_of(api).create(REQUEST)).status is ChargeStatus.PENDING
+
+
+@pytest.mark.parametrize(
+    ("secret", "livemode", "counts"),
+    [("sk_live_1", True, True), ("sk_live_1", False, False), ("sk_test_1", False, True)],
+)
+async def test_money_of_stripes_test_mode_pays_no_real_order(
+    secret: str, livemode: bool, counts: bool
+) -> None:
+    stripe = stripe_of(Api(), stripe_secret_key=secret)
+    event = {"id": "evt_1", "type": "payment_intent.succeeded", "data": {"object": PAID}}
+    result = stripe.read_event(json.dumps(event | {"livemode": livemode}).encode()).result
+    assert (result is not None) is counts
+
+
 async def test_event_keeps_what_the_buyers_browser_needs_and_says_when_money_moved() -> None:
     pending = (await told(INTENT, "payment_intent.created")).result
     assert pending.action.publishable_key == "pk_1"
