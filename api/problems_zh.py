@@ -72,6 +72,17 @@ TITLES: Final[dict[str, str]] = {
 }
 
 SENTENCES: Final[dict[str, str]] = {
+    "is needed": "必须提供",
+    "there is no such coupon": "没有这张优惠券",
+    "it is not valid any more": "优惠券已失效",
+    "others have redeemed all there were": "优惠券已被领完",
+    "it was used already": "优惠券已使用",
+    "it is not for this": "优惠券不适用",
+    "it is for another currency": "优惠券适用于其他币种",
+    "it is for other goods": "优惠券适用于其他商品",
+    "the goods cost less than it asks for": "未达到优惠券的最低消费",
+    "another offer that takes as much off stands alone": "不能与另一项同等或更大的优惠同享",
+    "nothing is left that it could take off": "已无可抵扣的金额",
     "The outcome is unknown. Repeat the same request with the same Idempotency-Key: "
     "it is safe and finds out.": "结果未知。请用相同的 Idempotency-Key 重发同一请求：这样做是安全的，并能得知结果。",
     "Take a ticket with POST /v1/sales/{sale}/queue.": "请先通过 POST /v1/sales/{sale}/queue 取号。",
@@ -221,8 +232,8 @@ FORMS: Final[tuple[tuple[str, str], ...]] = (
     (r"The return is (?P<state>[a-z_]+)\.", "退货状态为 {state}。"),
     (r"No answer from (?P<name>.+)\.", "{name} 没有响应。"),
     (
-        r"Idempotency-Key must be 1 to (?P<n>\d+) printable ASCII characters\.",
-        "Idempotency-Key 必须是 1 到 {n} 个可打印的 ASCII 字符。",
+        r"must be 1 to (?P<n>\d+) printable ASCII characters",
+        "必须是 1 到 {n} 个可打印的 ASCII 字符",
     ),
     (
         r"limit must be a whole number from (?P<n>\d+) to (?P<m>\d+)\.",

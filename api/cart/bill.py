@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from api.addresses.store import Address, Addresses
+from api.cart.refusals import coupons_refused
 from api.cart.store import CartLine
 from api.cart.wares import BUYABLE, COUNTED, Key, LineState, Ware
 from api.cart.wishes import QuoteBody
@@ -127,8 +128,8 @@ def check_ready(bill: Bill, wishes: QuoteBody) -> None:
     """Lets a bill through that can become an order. Raises Refusal."""
     for line in bill.left_out:
         raise _not_buyable(line)
-    for refused in bill.refused:
-        raise Refusal(Code.COUPON_REFUSED, f"{refused.code}: {refused.reason}")
+    if bill.refused:
+        raise Refusal.of(coupons_refused(bill.refused))
     if bill.weight_grams == 0 and not bill.shipping:
         return
     if bill.destination is None or bill.destination.address is None:

@@ -45,7 +45,7 @@ class CheckoutCall(NamedTuple):
     user_id: str
     key: str
     wishes: CheckoutBody
-    language: str
+    language: str | None  # null: the account's
     queue_ticket: bytes | None
     address: str  # from where the call comes
 

@@ -33,7 +33,7 @@ class Checkout(msgspec.Struct, frozen=True):
     quote: dict[str, Any]
     address: dict[str, Any] | None
     shipping_method: str | None
-    language: str
+    language: str | None
     redeems: bool
     state: str
 

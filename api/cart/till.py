@@ -96,7 +96,8 @@ async def make_order(front: Front, request: web.Request) -> Answer:
         identity.user_id,
         key,
         wishes,
-        language_of(request),
+        # Who says nothing is written to in the language of the account.
+        language_of(request) if "Accept-Language" in request.headers else None,
         ticket_of(request),
         front.address(request),
     )

@@ -53,7 +53,9 @@ async def timeline_of(connection: Connection, order: Order, language: str) -> li
     """Oldest first, from its making on."""
     rows = await connection.fetch(
         """
-        SELECT type, data, at FROM events WHERE sale_id = $1 AND reservation_id = $2
+        SELECT type, data, at FROM events
+        -- That it was made is told by the order itself; the event is there only if others want it.
+        WHERE sale_id = $1 AND reservation_id = $2 AND type <> 'order.created'
         ORDER BY event_id LIMIT $3
         """,
         order.sale_id,

@@ -45,6 +45,8 @@ from engine.model import (
 )
 from engine.sales import Sale
 
+KEY_HEADER: Final = "Idempotency-Key"
+_KEY_RULE: Final = f"must be 1 to {IDEMPOTENCY_KEY_MAX} printable ASCII characters"
 _KEY = re.compile(rf"[ -~]{{1,{IDEMPOTENCY_KEY_MAX}}}")
 
 OUTCOME_CODES: Final = {
@@ -204,11 +206,10 @@ async def _look_up(engine: Engine, sale_id: str) -> Sale | None:
 
 def check_key(key: str | None) -> str:
     """The idempotency key, or Refusal."""
-    if key is None or not _KEY.fullmatch(key):
-        raise Refusal(
-            Code.INVALID_REQUEST,
-            f"Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_MAX} printable ASCII characters.",
-        )
+    if key is None:
+        raise Refusal.of(invalid([FieldError(KEY_HEADER, "is needed")]))
+    if not _KEY.fullmatch(key):
+        raise Refusal.of(invalid([FieldError(KEY_HEADER, _KEY_RULE)]))
     return key
 
 

@@ -20,7 +20,7 @@ CREATE TABLE checkouts (
     quote           jsonb NOT NULL,                      -- lines, discounts, shipping, as told
     address         jsonb,
     shipping_method text,
-    language        text NOT NULL,                       -- of the mails about it
+    language        text,                                -- of the mails about it; null: the buyer's own
     state           text NOT NULL CHECK (state IN ('started', 'placed', 'dropped')),
     created_at      timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (sale_id, reservation_id)
