@@ -94,6 +94,7 @@ FREE = {"data_dir", "host", "public_url", "worker_name", "sandbox_url"}
 FREE |= {"clients_file", "captcha_secret", "oidc_client_id", "oidc_client_secret"}
 FREE |= {f"alipay_{name}" for name in ("app_id", "seller_id", "private_key", "public_key")}
 FREE |= {f"wechatpay_{name}" for name in ("app_id", "mch_id", "serial", "private_key")}
+FREE |= {"wechatpay_public_key", "wechatpay_public_key_id"}
 FREE |= {f"stripe_{name}" for name in ("secret_key", "publishable_key", "webhook_secrets")}
 FREE |= {"seller_name", "seller_address", "seller_tax_id"}
 
