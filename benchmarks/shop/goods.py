@@ -30,13 +30,15 @@ _SHARE: Final = """
     SELECT product_id FROM products WHERE abs(hashtext(product_id)::bigint) % $1::int = $2::int
     ORDER BY hashtext(product_id)"""
 
-# All but those that writing reads itself.
+# Those that are no constraint's, and that writing does not read itself.
 _INDEXES: Final = """
     SELECT indexname, indexdef FROM pg_indexes
-    WHERE tablename IN ('product_search', 'search_names', 'search_words')
-      AND indexname NOT IN
-          ('product_search_pkey', 'search_words_word', 'search_names_of_product') ORDER BY indexdef"""
-_DROPS: Final = f"SELECT format('DROP INDEX %I', indexname) AS text FROM ({_INDEXES}) AS indexes"
+    WHERE tablename = ANY ($1::text[])
+      AND indexname NOT IN (SELECT conname FROM pg_constraint)
+      AND indexname NOT IN ('search_words_word', 'search_names_of_product')
+    ORDER BY indexdef"""
+_CATALOGUE: Final = ("products", "skus", "sku_prices", "sale_items")
+_INDEX: Final = ("product_search", "search_names", "search_words")
 
 _PRODUCT_COLUMNS: Final = (
     "product_id", "category_id", "brand", "name", "description", "images", "attributes", "created_at",
@@ -54,11 +56,13 @@ async def put_up(url: str, count: int) -> None:
         await _copy_in_binary(connection)
         # Without triggers: what is loaded at once needs no notes of what changed.
         await connection.execute("SET session_replication_role = replica")
+        definitions = await _drop_indexes(connection, _CATALOGUE)
         await _put_up_categories(connection)
         dice = Random(DEMO_SEED)  # hides nothing
         found = products(count, DEMO_SEED)
         while batch := list(islice(found, BATCH)):
             await _copy(connection, batch, dice)
+        await _build_all(url, definitions)
         await connection.execute("ANALYZE")
     finally:
         await connection.close()
@@ -68,21 +72,32 @@ async def index_all(url: str) -> None:
     """Indexes all products, in two processes; Postgres' own indexes are built at the end, at once."""
     connection = await connect(url)
     try:
-        definitions = [row["indexdef"] for row in await connection.fetch(_INDEXES)]
-        for row in await connection.fetch(_DROPS):
-            await connection.execute(row["text"])
+        definitions = await _drop_indexes(connection, _INDEX)
         loop = asyncio.get_running_loop()
         with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as processes:
             parts = (
                 loop.run_in_executor(processes, index_part, url, part) for part in range(PROCESSES)
             )
             await asyncio.gather(*parts)
-        await asyncio.gather(*(_build(url, definitions[part::2]) for part in range(PROCESSES)))
+        await _build_all(url, definitions)
         # What is new is looked at once more: here nothing changed meanwhile.
         await connection.execute("TRUNCATE search_stale")
         await connection.execute("VACUUM ANALYZE", timeout=SECONDS_MAX)
     finally:
         await connection.close()
+
+
+async def _drop_indexes(connection: Connection, tables: Sequence[str]) -> list[str]:
+    """What makes them again, later and at once."""
+    rows = await connection.fetch(_INDEXES, list(tables))
+    for row in rows:
+        await connection.execute(f'DROP INDEX "{row["indexname"]}"')
+    return [row["indexdef"] for row in rows]
+
+
+async def _build_all(url: str, definitions: Sequence[str]) -> None:
+    parts = (definitions[part::PROCESSES] for part in range(PROCESSES))
+    await asyncio.gather(*(_build(url, part) for part in parts))
 
 
 async def _build(url: str, definitions: Sequence[str]) -> None:
