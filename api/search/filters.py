@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -133,9 +134,7 @@ def conditions(
         found[CATEGORY] = f"{parameters.add(quoted(in_category(query.category)))}::text::tsquery"
     if query.brand:
         found[BRAND] = f"{parameters.add(any_of(map(of_brand, query.brand)))}::text::tsquery"
-    # Where words say which rows there are, the index of prices is kept out: reading half of it to
-    # leave a few rows out costs more than the whole search.
-    row_price = (lambda: f"({price()} + 0)") if found else price
+    row_price = partial(_unindexed, price) if found else price
     if priced := [*_price_bounds(query, row_price, parameters)]:
         found[PRICE] = " AND ".join(priced)
     if query.sort in {"price_asc", "price_desc"}:
@@ -145,6 +144,12 @@ def conditions(
     if query.on_sale:
         found["on_sale"] = _ON_SALE.format(now=f"{parameters.add(now)}::timestamptz")
     return found
+
+
+def _unindexed(price: Callable[[], str]) -> str:
+    """Where words say which rows there are, the index of prices is kept out: reading half of it to
+    leave a few rows out costs more than the whole search."""
+    return f"({price()} + 0)"
 
 
 def _price_bounds(

@@ -39,7 +39,8 @@ async def relax(connection: Connection, text: str) -> Relaxed | None:
     words = [part for part in dict.fromkeys(parts) if not part.startswith("-")]
     if not 1 < len(words) <= WORDS_MAX or (await _found(connection, [words], kept))[0]:
         return None
-    words, left_out = await _least_first(connection, words), []
+    words = await _least_first(connection, words)
+    left_out: list[str] = []
     while len(words) > 1 and len(left_out) < LEFT_OUT_MAX:
         without = [words[:at] + words[at + 1 :] for at in range(len(words))]
         found = await _found(connection, without, kept)

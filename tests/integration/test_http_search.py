@@ -1,6 +1,7 @@
 """Finding products over HTTP: relevance, both languages, mistypings, filters, facets, pages."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -8,6 +9,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from redis.asyncio import Redis
 
+from api.search import finder
 from api.search.freshness import Freshness
 from api.search.index import reindex
 from api.search.statement import LISTED_MAX, MATCHES_MAX
@@ -340,6 +342,19 @@ async def test_a_search_that_takes_too_long_is_stopped_and_says_so(served: Serve
         reply = await served.get("/v1/products?q=phone")
         assert (reply.status, reply.code) == (503, "overloaded")
         assert "narrower" in reply.json["detail"]
+    assert (await search(served, "phone"))["total"] == 5
+
+
+async def test_searches_take_no_more_connections_than_their_share(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finder, "PLACE_SECONDS_MAX", 0)
+    async with AsyncExitStack() as stack:
+        for _ in range(finder.SEARCHES_MAX):
+            await stack.enter_async_context(finder.bounded(served.engine.pool))
+        reply = await served.get("/v1/products?q=phone")
+        assert (reply.status, reply.code) == (503, "overloaded")
+        assert await served.engine.pool.fetchval("SELECT 1") == 1
     assert (await search(served, "phone"))["total"] == 5
 
 
