@@ -21,6 +21,7 @@ from engine.clock import SystemClock
 from engine.store.database import open_pool
 
 EACH: Final = 60  # Queries of a kind.
+WARM: Final = 10  # Of them, before.
 P95_MS_MAX: Final = 20.0
 SEED: Final = 5
 
@@ -30,16 +31,25 @@ async def measure(under_test: Stand, products: int) -> dict[str, Any]:
         async with pool.acquire() as connection:
             words = await Vocabulary.of(connection)
         asked = queries(words, EACH, Random(SEED))
+        before = _cpu_seconds(under_test)
         over_http = await _over_http(under_test, asked)
+        cpu_s = _cpu_seconds(under_test) - before
         in_postgres = await _in_postgres(Finder(pool), asked)
     found = {
         "products": products,
+        "cpu_ms": cpu_s / (len(asked) * (EACH + WARM)) * 1000,
         "http": {kind: percentiles(times) for kind, times in over_http.items()},
         "postgres": {kind: percentiles(times) for kind, times in in_postgres.items()},
         "all_http": percentiles([time for times in over_http.values() for time in times]),
         "all_postgres": percentiles([time for times in in_postgres.values() for time in times]),
     }
     return found | {"figures": [figure.as_dict() for figure in _figures(found)]}
+
+
+def _cpu_seconds(under_test: Stand) -> float:
+    """Of the front and of Postgres: what a search costs however busy the machine is."""
+    used = under_test.cpu()
+    return used["front"] + used["postgres"]
 
 
 async def _over_http(under_test: Stand, asked: dict[str, list[str]]) -> dict[str, list[float]]:
@@ -52,7 +62,7 @@ async def _over_http(under_test: Stand, asked: dict[str, list[str]]) -> dict[str
                 await answer.read()
 
         for paths in asked.values():  # Once over, so that what is asked for is in memory.
-            await timed([lambda path=path: ask(path) for path in paths[:10]])  # type: ignore[misc]
+            await timed([lambda path=path: ask(path) for path in paths[:WARM]])  # type: ignore[misc]
         return {
             kind: await timed([lambda path=path: ask(path) for path in paths])  # type: ignore[misc]
             for kind, paths in asked.items()
@@ -84,6 +94,7 @@ def _figures(found: dict[str, Any]) -> list[Figure]:
     return [
         at_most(f"{name}, p95", whole["p95_ms"], "ms", P95_MS_MAX, f"p50 {whole['p50_ms']}"),
         Figure(f"{name}, p99", whole["p99_ms"], "ms"),
+        Figure("CPU of a search, front and Postgres", round(found["cpu_ms"], 2), "ms"),
         Figure("the same without HTTP, p95", found["all_postgres"]["p95_ms"], "ms"),
         *(
             at_most(
