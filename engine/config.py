@@ -63,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     # Where things are.
     data_dir: str = "var"
+    demo_products: Positive = 2100  # that `up --demo` and `seed` fill an empty catalogue with
     redis_url: str | None = None  # None: the embedded server
     postgres_url: str | None = None  # None: the embedded server
     host: str = "127.0.0.1"

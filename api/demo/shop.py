@@ -8,7 +8,7 @@ from typing import Final
 
 from api.catalogue.document import Product
 from api.catalogue.staging import Stored, store_products
-from api.demo.catalogue import DEMO_PRODUCTS, DEMO_SEED, RATES, categories, products, units_of
+from api.demo.catalogue import DEMO_SEED, RATES, categories, products, units_of
 from api.demo.offers import COUPON, seed_coupon
 from api.demo.words import shown_products
 from api.moments import now_of
@@ -37,7 +37,8 @@ async def seed(engine: Engine, actor: str) -> list[str]:
     made = []
     if await _seed_sale(engine, actor):
         made.append(f"sale {SALE_ID}")
-    stored = await seed_catalogue(engine.pool, engine.shelf, actor)
+    count = engine.settings.demo_products
+    stored = await seed_catalogue(engine.pool, engine.shelf, actor, count=count)
     if stored is not None:
         made.append(f"{stored.products_created:,} products")
     with postgres_errors():
@@ -61,9 +62,7 @@ async def _seed_sale(engine: Engine, actor: str) -> bool:
     return False
 
 
-async def seed_catalogue(
-    pool: Pool, shelf: Shelf, actor: str, *, count: int = DEMO_PRODUCTS
-) -> Stored | None:
+async def seed_catalogue(pool: Pool, shelf: Shelf, actor: str, *, count: int) -> Stored | None:
     """Fills the catalogue, or returns None where it was filled before: what operators have changed
     since stays. One transaction."""
     with postgres_errors():

@@ -78,7 +78,13 @@ class Demo:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     data_dir: Path = tmp_path_factory.mktemp("day")
-    env = environ(data_dir, port=str(free_port()), front_processes="1", carrier_step_seconds="0.1")
+    env = environ(
+        data_dir,
+        port=str(free_port()),
+        front_processes="1",
+        carrier_step_seconds="0.1",
+        demo_products="2100",
+    )
     up = UpProcess(env, "--demo")
     try:
         up.wait_until_ready()

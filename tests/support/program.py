@@ -20,7 +20,8 @@ COMMAND = [sys.executable, "-m", "api.cli.main"]
 
 
 def environ(data_dir: Path, **settings: str) -> dict[str, str]:
-    """An environment without settings of ours, but for these."""
+    """An environment without settings of ours, but for these and a demo shop that is loaded quickly."""
+    settings = {"demo_products": "60"} | settings
     foreign = {k: v for k, v in os.environ.items() if not k.startswith("DOORBUSTER_")}
     named = {f"DOORBUSTER_{name.upper()}": text for name, text in settings.items()}
     return foreign | {"DOORBUSTER_DATA_DIR": str(data_dir)} | named

@@ -21,6 +21,7 @@ WRONG = {
     "DOORBUSTER_REDIS_URL": "http://:sesame@localhost",
     "DOORBUSTER_POSTGRES_URL": "mysql://root:sesame@localhost",
     "DOORBUSTER_PORT": "65536",
+    "DOORBUSTER_DEMO_PRODUCTS": "0",
     "DOORBUSTER_SECRET": "short-sesame",
     "DOORBUSTER_DURABILITY": "eventually",
     "DOORBUSTER_FRONT_PROCESSES": "-1",
