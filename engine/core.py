@@ -72,15 +72,7 @@ class Engine:
         except BaseException:
             await redis.aclose()
             raise
-        inventory = Inventory(
-            redis,
-            clock,
-            batch_max=settings.batch_max,
-            queue_max=settings.reserve_queue_max,
-            deadline_seconds=settings.deadline_seconds,
-            link=RedisLink(redis),
-            breaker=breakers["redis"],
-        )
+        inventory = _make_inventory(settings, redis, clock, breakers["redis"])
         directory = SaleDirectory(pool, clock)
         meter, name = Meter(clock), ids.new("front")
         pulse = Pulse(redis, clock, name, meter, pace_max=float(settings.pace_max or inf))
@@ -114,3 +106,15 @@ class Engine:
         await self.inventory.stop()
         await self.pool.close()
         await self.redis.aclose()
+
+
+def _make_inventory(settings: Settings, redis: Redis, clock: Clock, breaker: Breaker) -> Inventory:
+    return Inventory(
+        redis,
+        clock,
+        batch_max=settings.batch_max,
+        queue_max=settings.reserve_queue_max,
+        deadline_seconds=settings.deadline_seconds,
+        link=RedisLink(redis),
+        breaker=breaker,
+    )

@@ -77,7 +77,7 @@ async def start_checkout(connection: Connection, checkout: Checkout) -> bool:
 
 
 async def place_checkout(connection: Connection, sale_id: str, reservation_id: str) -> bool:
-    """Started → placed, told as `order.placed`; False if it was not started (any more)."""
+    """Started → placed, told as `checkout.placed`; False if it was not started (any more)."""
     row = await connection.fetchrow(
         """
         WITH placed AS (
@@ -86,7 +86,7 @@ async def place_checkout(connection: Connection, sale_id: str, reservation_id: s
             RETURNING sale_id, reservation_id, user_id, amount_minor, currency
         )
         INSERT INTO events (type, sale_id, reservation_id, user_id, data)
-        SELECT 'order.placed', sale_id, reservation_id, user_id,
+        SELECT 'checkout.placed', sale_id, reservation_id, user_id,
                jsonb_build_object('amount_minor', amount_minor, 'currency', currency)
         FROM placed RETURNING event_id
         """,

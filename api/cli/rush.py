@@ -151,16 +151,17 @@ def rush(
     report, findings = on_engine(lambda engine: run_rush(engine, options, console))
     if json_file is not None:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
-    _show(console, report, findings)
-    if not report.holds:
-        raise typer.Exit(1)
-    console.print("[bold green]Every acknowledged reservation is an order; all invariants hold.[/]")
+    _conclude(console, report, findings)
 
 
-def _show(console: Console, report: RushReport, findings: Sequence[Finding]) -> None:
+def _conclude(console: Console, report: RushReport, findings: Sequence[Finding]) -> None:
+    """Shows the report and the proof. Raises Exit where it is none."""
     console.print(as_table(report))
     for finding in findings:
         console.print(finding.line, markup=False, highlight=False, soft_wrap=True)
+    if not report.holds:
+        raise typer.Exit(1)
+    console.print("[bold green]Every acknowledged reservation is an order; all invariants hold.[/]")
 
 
 def _refuse(wrong: bool, why: str) -> None:

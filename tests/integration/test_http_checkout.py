@@ -84,9 +84,20 @@ async def test_ordinary_lines_become_one_order(served: Served) -> None:
     assert shown["reserved_until"] == made.json["reserved_until"]
     assert await counters(served, "card") == (3, 2, 0)
     assert quantities(await served.get("/v1/cart", user="u1")) == {}
-    events = await served.engine.pool.fetch("SELECT type FROM events WHERE type LIKE 'order.%'")
-    assert [row["type"] for row in events] == ["order.placed"]
+    events = await served.engine.pool.fetch("SELECT type FROM events WHERE user_id = 'u1'")
+    assert [row["type"] for row in events] == ["checkout.placed"]
     await check_books(served)
+
+
+@pytest.mark.parametrize(("said", "language"), [({}, None), ({"accept_language": "zh"}, "zh-CN")])
+async def test_mails_of_an_order_are_in_the_language_that_was_asked_for_or_the_accounts(
+    served: Served, said: dict[str, str], language: str | None
+) -> None:
+    await put(served, "card", 1, user="u1")
+    path = "/v1/cart/checkout"
+    made = await served.post(path, user="u1", body={}, idempotency_key="c1", **said)
+    assert made.status == 201, made.body
+    assert await served.engine.pool.fetchval("SELECT language FROM checkouts") == language
 
 
 async def test_lines_of_a_sale_are_reserved_by_the_engine_and_drained_at_their_terms(
@@ -198,7 +209,10 @@ async def test_unfit_checkouts_are_refused(served: Served) -> None:
         assert (reply.status, reply.code) == (400, "invalid_request"), body
     missing = await served.post("/v1/cart/checkout", user="u1")
     assert missing.code == "invalid_request"
-    assert (await check_out(served, coupons=["NONE"])).code == "coupon_refused"
+    assert missing.json["errors"] == [{"field": "Idempotency-Key", "problem": "is needed"}]
+    refused = await check_out(served, coupons=["NONE"])
+    assert refused.code == "coupon_refused"
+    assert refused.json["detail"] == "coupons.NONE: there is no such coupon"
     total = {"amount_minor": 9999, "currency": "CNY"}
     assert (await check_out(served, total=total)).code == "total_changed"
     await served.engine.pool.execute("UPDATE skus SET active = false WHERE sku = 'card'")

@@ -114,6 +114,8 @@ async def test_a_purchase_is_told_signed_and_in_full(teller: Teller) -> None:
     assert told["payment.captured"]["payment_id"] == payment["payment_id"]
     assert told["order.cancelled"]["order_id"] == order_id
     assert told["order.cancelled"]["user_id"] == "u1"
+    timeline = (await served.get(f"/v1/orders/{order_id}", user="u1")).json["timeline"]
+    assert [moment["type"] for moment in timeline].count("order.created") == 1, "told once"
     assert told["stock.sold_out"] == {"sale_id": "demo", "sku": "phone-black", "available": 0}
 
 
